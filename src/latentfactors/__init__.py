@@ -1,0 +1,107 @@
+"""Latent factor models of finance and macroeconomics under one flow.
+
+    Panel -> model -> LatentFactorState -> forecaster -> FactorForecastResult -> mapper -> AssetForecastResult
+
+Names below load when first used, so `import latentfactors` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from latentfactors._version import __version__
+
+if TYPE_CHECKING:
+    from latentfactors.datasets import french_frame, french_sample
+    from latentfactors.forecasters import (
+        AR1FactorForecaster,
+        EWMABaseFactorForecaster,
+        EWMAFactorForecaster,
+        ExpandingMeanFactorForecaster,
+        NativeFactorForecaster,
+        RollingMeanFactorForecaster,
+        VARFactorForecaster,
+    )
+    from latentfactors.mappers import BetaLambdaMapper, NativeMapper
+    from latentfactors.model import (
+        AssetMapper,
+        FactorForecaster,
+        LatentFactorModel,
+        PanelPredictor,
+        Predictor,
+    )
+    from latentfactors.models.direct import (
+        CrossSectionalOLSPredictor,
+        CrossSectionalRidgePredictor,
+        HistoricalMeanPredictor,
+        RegressorPredictor,
+        ZeroPredictor,
+    )
+    from latentfactors.models.pca import PCAConfig, PCAModel
+    from latentfactors.panel import Panel
+    from latentfactors.pipeline import LatentFactorForecastPipeline
+    from latentfactors.rows import Attribute, SeriesInfo
+    from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
+    from latentfactors.state import (
+        AssetForecastResult,
+        AssetWeightsResult,
+        FactorForecastResult,
+        FitSummary,
+        LatentFactorState,
+        Prediction,
+    )
+    from latentfactors.track_record import WalkForwardResult
+    from latentfactors.walkforward import walk_forward
+
+_HOMES = {
+    "datasets": ("french_frame", "french_sample"),
+    "forecasters": (
+        "AR1FactorForecaster",
+        "EWMABaseFactorForecaster",
+        "EWMAFactorForecaster",
+        "ExpandingMeanFactorForecaster",
+        "NativeFactorForecaster",
+        "RollingMeanFactorForecaster",
+        "VARFactorForecaster",
+    ),
+    "mappers": ("BetaLambdaMapper", "NativeMapper"),
+    "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "models.direct": (
+        "CrossSectionalOLSPredictor",
+        "CrossSectionalRidgePredictor",
+        "HistoricalMeanPredictor",
+        "RegressorPredictor",
+        "ZeroPredictor",
+    ),
+    "models.pca": ("PCAConfig", "PCAModel"),
+    "panel": ("Panel",),
+    "pipeline": ("LatentFactorForecastPipeline",),
+    "rows": ("Attribute", "SeriesInfo"),
+    "splits": ("ExpandingWindow", "RollingWindow", "VintageSplits"),
+    "state": (
+        "AssetForecastResult",
+        "AssetWeightsResult",
+        "FactorForecastResult",
+        "FitSummary",
+        "LatentFactorState",
+        "Prediction",
+    ),
+    "track_record": ("WalkForwardResult",),
+    "walkforward": ("walk_forward",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
