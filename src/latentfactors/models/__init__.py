@@ -1,0 +1,1 @@
+"""Structural models: one paper, one file. Models never import each other."""

@@ -1,0 +1,423 @@
+"""Direct predictors: forecasts without factors, the benchmarks of every table.
+
+zero               0
+historical mean    mean of the asset's own values up to the origin
+cross-sectional    r_(p+h-1,i) = a_p + z_(p,i)'b_p each period; forecast = mean(a) + z'mean(b)
+                   (Fama-MacBeth averages as a forecast: Lewellen 2015, Critical Finance Review 4(1), 1-44)
+regressor          any scikit-learn-like regressor on pooled (characteristics, value) rows
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, StoreError
+from latentfactors.estimator import Estimator, check_horizon, freeze
+from latentfactors.history import continues
+from latentfactors.model import PanelPredictor
+from latentfactors.panel import Panel
+from latentfactors.state import AssetForecastResult, FitSpan, FitSummary, Prediction
+from latentfactors.store import class_path, fingerprint
+from latentfactors.validate import count
+
+__all__ = [
+    "CrossSectionalOLSPredictor",
+    "CrossSectionalRidgePredictor",
+    "HistoricalMeanPredictor",
+    "RegressorPredictor",
+    "ZeroPredictor",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+# ------------------------------------------------------------------------------------ zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroConfig:
+    """Options of `ZeroPredictor`: none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroEstimates:
+    """Nothing to estimate."""
+
+
+class ZeroPredictor(PanelPredictor[ZeroConfig, ZeroEstimates]):
+    """Expects nothing of any asset: the benchmark that excess-return forecasts rarely beat."""
+
+    def __init__(self) -> None:
+        super().__init__(ZeroConfig())
+
+    def _estimate(self, panel: Panel) -> tuple[ZeroEstimates, FitSummary]:
+        return ZeroEstimates(), FitSummary(reason="nothing to estimate")
+
+    def _predict(self, panel: Panel, estimates: ZeroEstimates, horizon: int) -> Prediction:
+        return as_prediction(panel, np.zeros(panel.n_rows), self.fitted.span, horizon)
+
+
+# ------------------------------------------------------------------------------------ historical mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoricalMeanConfig:
+    """Options of `HistoricalMeanPredictor`."""
+
+    min_periods: int = 1
+
+    def __post_init__(self) -> None:
+        if self.min_periods < 1:
+            raise ConfigurationError(f"min_periods must be at least 1, got {self.min_periods!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class HistoricalMeanEstimates:
+    """Running sums at the end of training: assets (N,), total (N,), n (N,), and the span they cover."""
+
+    assets: npt.NDArray[Any]
+    total: FloatArray
+    n: npt.NDArray[np.int64]
+    first: Any
+    last: Any
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+
+class HistoricalMeanPredictor(PanelPredictor[HistoricalMeanConfig, HistoricalMeanEstimates]):
+    """Mean of each asset's own observed values up to the origin; NaN for an asset without a past.
+
+    Parameters
+    ----------
+    min_periods
+        Observed values an asset needs.
+
+    Notes
+    -----
+    Sequential: a panel reaches back over the training period or starts right after it, else `GapError`.
+    """
+
+    def __init__(self, min_periods: int = 1) -> None:
+        super().__init__(HistoricalMeanConfig(min_periods=min_periods))
+
+    def _estimate(self, panel: Panel) -> tuple[HistoricalMeanEstimates, FitSummary]:
+        total, n = np.zeros(panel.n_assets), np.zeros(panel.n_assets, dtype=np.int64)
+        running_means(panel, total, n, self.config.min_periods)
+        return HistoricalMeanEstimates(panel.assets, total, n, panel.times[0], panel.times[-1]), FitSummary()
+
+    def _predict(self, panel: Panel, estimates: HistoricalMeanEstimates, horizon: int) -> Prediction:
+        total, n = np.zeros(panel.n_assets), np.zeros(panel.n_assets, dtype=np.int64)
+        if continues(estimates.first, estimates.last, panel.index, type(self).__name__):
+            known = panel.index.match_assets(estimates.assets)
+            total = np.where(known < 0, 0.0, estimates.total[known])
+            n = np.where(known < 0, 0, estimates.n[known])
+        means = running_means(panel, total, n, self.config.min_periods)
+        return as_prediction(panel, means, self.fitted.span, horizon)
+
+
+def running_means(panel: Panel, total: FloatArray, n: npt.NDArray[np.int64], min_periods: int) -> FloatArray:
+    """(R,) mean of each row's asset over strictly earlier periods; `total`, `n` (N,) are carried forward."""
+    means = np.full(panel.n_rows, np.nan)
+    for p in range(panel.n_periods):
+        rows = panel.index.rows(p)
+        codes, values = panel.asset_codes[rows], panel.values[rows]
+        enough = n[codes] >= min_periods
+        means[rows] = np.where(enough, total[codes] / np.maximum(n[codes], 1), np.nan)
+        seen = np.isfinite(values)
+        total[codes[seen]] += values[seen]
+        n[codes[seen]] += 1
+    return means
+
+
+# ------------------------------------------------------------------------------- cross-sectional regressions
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossSectionalConfig:
+    """Options of the cross-sectional regressions.
+
+    Parameters
+    ----------
+    horizon
+        The regression explains the value of period p + horizon - 1 by the row of period p.
+    penalty
+        Ridge penalty relative to the characteristics' average sum of squares in the period; 0 is least
+        squares.
+    min_assets
+        Observed rows a period needs. None: L + 2, or 2 with a penalty.
+    """
+
+    horizon: int = 1
+    penalty: float = 0.0
+    min_assets: int | None = None
+
+    def __post_init__(self) -> None:
+        check_horizon(self.horizon)
+        if not 0 <= self.penalty < np.inf:
+            raise ConfigurationError(f"penalty must be a finite number >= 0, got {self.penalty}")
+
+
+@dataclass(frozen=True, eq=False)
+class CrossSectionalEstimates:
+    """Average coefficients: intercept, slopes (L,), Fama-MacBeth t statistics (L + 1,), periods used."""
+
+    intercept: float
+    slopes: FloatArray
+    t_statistics: FloatArray
+    n_periods: int
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+
+class CrossSectionalRidgePredictor(PanelPredictor[CrossSectionalConfig, CrossSectionalEstimates]):
+    """Average of period-by-period ridge regressions of values on characteristics.
+
+    Parameters
+    ----------
+    penalty
+        Relative to the characteristics' average sum of squares in the period, so that units do not matter.
+    horizon
+        Periods ahead the regression looks; `predict` serves this horizon only.
+    min_assets
+        Observed rows a period needs.
+
+    Examples
+    --------
+    >>> from latentfactors.simulate import characteristic_panel
+    >>> panel = characteristic_panel(n_periods=40, n_assets=50, n_factors=2, seed=1).panel
+    >>> predictor = CrossSectionalRidgePredictor(penalty=0.1)
+    >>> predictor.fit(panel.between(0, 30)).converged
+    True
+    >>> predictor.predict(panel, start=panel.times[30]).asset_forecast.expected_values.shape == (
+    ...     panel.between(30, 40).n_rows,
+    ... )
+    True
+    """
+
+    uses_characteristics = True
+
+    def __init__(self, penalty: float = 0.1, horizon: int = 1, min_assets: int | None = None) -> None:
+        super().__init__(CrossSectionalConfig(horizon=horizon, penalty=penalty, min_assets=min_assets))
+
+    def _estimate(self, panel: Panel) -> tuple[CrossSectionalEstimates, FitSummary]:
+        return fama_macbeth(panel, self.config)
+
+    def _predict(self, panel: Panel, estimates: CrossSectionalEstimates, horizon: int) -> Prediction:
+        _same_horizon(type(self).__name__, self.config.horizon, horizon)
+        forecast = linear_forecast(panel, estimates.intercept, estimates.slopes)
+        return as_prediction(panel, forecast, self.fitted.span, horizon)
+
+
+class CrossSectionalOLSPredictor(CrossSectionalRidgePredictor):
+    """Average of period-by-period least-squares regressions of values on characteristics (Fama-MacBeth).
+
+    Parameters
+    ----------
+    horizon, min_assets
+        As in `CrossSectionalRidgePredictor`.
+    """
+
+    def __init__(self, horizon: int = 1, min_assets: int | None = None) -> None:
+        super().__init__(penalty=0.0, horizon=horizon, min_assets=min_assets)
+
+
+def fama_macbeth(panel: Panel, config: CrossSectionalConfig) -> tuple[CrossSectionalEstimates, FitSummary]:
+    """Average the coefficients of one cross-sectional regression per period.
+
+    Raises
+    ------
+    InsufficientDataError
+        When no period has enough observed rows.
+    """
+    z = panel.characteristics
+    assert z is not None
+    n_names = z.shape[1]
+    ahead = values_ahead(panel, config.horizon)
+    needed = config.min_assets or (2 if config.penalty else n_names + 2)
+    coefficients, thin = [], 0
+    for p in range(panel.n_periods):
+        rows = panel.index.rows(p)
+        seen = np.isfinite(ahead[rows])
+        if seen.sum() < needed:
+            thin += 1
+            continue
+        coefficients.append(
+            ridge_regression(z[rows][seen].astype(np.float64), ahead[rows][seen], config.penalty)
+        )
+    if not coefficients:
+        raise InsufficientDataError(
+            f"no training period has {needed} rows with characteristics and a value {config.horizon} ahead: "
+            "use fewer characteristics or a penalty"
+        )
+    table = np.array(coefficients)
+    mean = table.mean(axis=0)
+    n = len(table)
+    error = table.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(n_names + 1, np.nan)
+    t = np.divide(mean, error, out=np.full(n_names + 1, np.nan), where=error > 0)
+    warnings = (f"{count(thin, 'period')} with fewer than {needed} observed rows left out",) if thin else ()
+    return (
+        CrossSectionalEstimates(float(mean[0]), mean[1:], t, n),
+        FitSummary(reason=f"average of {n} cross-sectional regressions", warnings=warnings),
+    )
+
+
+def ridge_regression(z: FloatArray, r: FloatArray, penalty: float) -> FloatArray:
+    """(intercept, slopes) minimising |r - a - zb|^2 + penalty * (tr z'z / L) |b|^2, z demeaned; a is free."""
+    centre, level = z.mean(axis=0), r.mean()
+    gram = (z - centre).T @ (z - centre)
+    weight = penalty * np.trace(gram) / gram.shape[0]
+    # minimum norm where characteristics are collinear or constant
+    slopes = np.linalg.lstsq(
+        gram + weight * np.eye(gram.shape[0]), (z - centre).T @ (r - level), rcond=1e-12
+    )[0]
+    return np.concatenate([[level - centre @ slopes], slopes])
+
+
+def linear_forecast(panel: Panel, intercept: float, slopes: FloatArray) -> FloatArray:
+    """(R,) intercept + z'slopes, added column by column: the same bits whatever other rows there are."""
+    assert panel.characteristics is not None
+    total = np.full(panel.n_rows, intercept)
+    for j, slope in enumerate(slopes):
+        total += panel.characteristics[:, j] * slope
+    return total
+
+
+def values_ahead(panel: Panel, horizon: int) -> FloatArray:
+    """(R,) value of the row's asset in period p + horizon - 1, NaN beyond the panel's end."""
+    if horizon == 1:
+        return panel.values
+    wide = panel.wide()
+    ahead = np.full_like(wide, np.nan)
+    ahead[: max(panel.n_periods - horizon + 1, 0)] = wide[horizon - 1 :]
+    return panel.index.gather(ahead)
+
+
+# ------------------------------------------------------------------------------------ foreign regressors
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressorConfig:
+    """What a foreign regressor was built with: its class path, parameters as text, and the horizon."""
+
+    regressor: str
+    parameters: tuple[tuple[str, str], ...]
+    horizon: int = 1
+
+    def __post_init__(self) -> None:
+        check_horizon(self.horizon)
+
+
+@dataclass(frozen=True, eq=False)
+class RegressorEstimates:
+    """The fitted foreign object."""
+
+    regressor: Any
+
+
+class RegressorPredictor(PanelPredictor[RegressorConfig, RegressorEstimates]):
+    """Any regressor with `fit(X, y)`, `predict(X)` and `get_params()`, on pooled rows.
+
+    Parameters
+    ----------
+    regressor
+        For instance a scikit-learn estimator. A copy is fitted, never the object given.
+    horizon
+        Periods ahead.
+
+    Notes
+    -----
+    Saving is refused: a foreign object has no representation without pickle. Save its own way.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import Ridge
+    >>> from latentfactors.simulate import characteristic_panel
+    >>> panel = characteristic_panel(n_periods=30, n_assets=40, n_factors=2, seed=1).panel
+    >>> RegressorPredictor(Ridge(alpha=1.0)).fit(panel).converged
+    True
+    """
+
+    uses_characteristics = True
+
+    def __init__(self, regressor: Any, horizon: int = 1) -> None:
+        missing = [name for name in ("fit", "predict", "get_params") if not hasattr(regressor, name)]
+        if missing:
+            raise ConfigurationError(
+                f"regressor must have fit, predict and get_params, lacks {', '.join(missing)}"
+            )
+        parameters = tuple(sorted((name, _as_text(value)) for name, value in regressor.get_params().items()))
+        super().__init__(
+            RegressorConfig(regressor=class_path(type(regressor)), parameters=parameters, horizon=horizon)
+        )
+        self._template = copy.deepcopy(regressor)
+
+    def _estimate(self, panel: Panel) -> tuple[RegressorEstimates, FitSummary]:
+        ahead = values_ahead(panel, self.config.horizon)
+        seen = np.isfinite(ahead)
+        if not seen.any():
+            raise InsufficientDataError("no row has characteristics and a value: nothing to learn from")
+        assert panel.characteristics is not None
+        regressor = copy.deepcopy(self._template)
+        regressor.fit(panel.characteristics[seen].astype(np.float64), ahead[seen])
+        return RegressorEstimates(regressor), FitSummary(reason=f"fitted on {int(seen.sum())} rows")
+
+    def _predict(self, panel: Panel, estimates: RegressorEstimates, horizon: int) -> Prediction:
+        _same_horizon(type(self).__name__, self.config.horizon, horizon)
+        assert panel.characteristics is not None
+        forecast = np.empty(panel.n_rows)
+        for p in range(panel.n_periods):
+            rows = panel.index.rows(p)
+            if rows.stop > rows.start:
+                forecast[rows] = estimates.regressor.predict(panel.characteristics[rows].astype(np.float64))
+        return as_prediction(panel, forecast, self.fitted.span, horizon)
+
+    def clone(self) -> Self:
+        """An unfitted copy around the same regressor."""
+        twin = object.__new__(type(self))
+        Estimator.__init__(twin, self.config)
+        twin._template = self._template
+        return twin
+
+    def save(self, directory: str | Path) -> Path:
+        """Refused.
+
+        Raises
+        ------
+        StoreError
+            Always.
+        """
+        raise StoreError(f"{self.config.regressor} is a foreign object and cannot be saved without pickle")
+
+    @property
+    def identity(self) -> str:
+        """Class path and parameters of the regressor."""
+        return f"{class_path(type(self))}:{self.config.regressor}:{fingerprint(self.config)}"
+
+
+def _as_text(value: Any) -> str:
+    """A parameter as text; the `repr` of a long array leaves most of it out."""
+    return f"array {fingerprint(value)}" if isinstance(value, np.ndarray) else repr(value)
+
+
+def as_prediction(panel: Panel, expected: FloatArray, span: FitSpan, horizon: int) -> Prediction:
+    """Wrap (R,) forecasts."""
+    forecast = AssetForecastResult(
+        index=panel.index, fit_span=span, horizon=horizon, expected_values=expected
+    )
+    return Prediction(index=panel.index, asset_forecast=forecast)
+
+
+def _same_horizon(name: str, built: int, asked: int) -> None:
+    if built != asked:
+        raise HorizonError(
+            f"{name} was built for horizon={built}, asked for {asked}: build it with horizon={asked} and fit "
+            "again"
+        )

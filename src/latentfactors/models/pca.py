@@ -1,0 +1,388 @@
+"""Principal components of a panel of values, missing cells included.
+
+Model            r_t = B f_t + e_t           r_t (N,)   B (N, K)   f_t (K,)
+Identification   B'B = I; F'F/T of the least-squares factors diagonal, descending (about the mean if
+                 `demean`); the largest absolute loading of each factor positive
+Estimation       complete data: top eigenvectors of the second moment R'R/T, uncentred by default, through the
+                 smaller of its N x N and T x T forms; missing data: alternating least squares on the observed
+                 cells; `probabilistic`: maximum likelihood of r_t ~ N(0, BB' + s2 I), exact EM if cells are
+                 missing
+Factors          f_t = (B_o'B_o)^-1 B_o' r_(t,o) over the observed assets o of period t: one rule for complete
+                 and missing data, training and new periods. `probabilistic`: the posterior around the
+                 training mean, so that premia are not shrunk towards zero
+Cost             one eigendecomposition of min(N, T)^3, or O(N T K^2) a sweep
+References       Connor & Korajczyk (1986), JFE 15(3), 373-394 (asymptotic principal components of returns);
+                 Tipping & Bishop (1999), JRSS B 61(3), 611-622, eqs. (7)-(8); Bailey (2012), PASP 124,
+                 1015-1023
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.estimator import freeze
+from latentfactors.kernels.als import fit_als, observed_factors
+from latentfactors.kernels.ppca import fit_ppca, posterior
+from latentfactors.kernels.rotation import principal_rotation
+from latentfactors.kernels.scores import r_squared
+from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.panel import Panel
+from latentfactors.rows import RowIndex
+from latentfactors.state import (
+    Factors,
+    FactorWeights,
+    FitSummary,
+    LatentFactorState,
+    Measurement,
+    StaticLoadings,
+)
+from latentfactors.validate import count
+
+__all__ = ["PCAConfig", "PCAEstimates", "PCAModel"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCAConfig:
+    """Static loadings on K latent factors; the model to beat. Loadings that move with characteristics: IPCA.
+
+    Parameters
+    ----------
+    n_factors
+        K, 1 to min(T, N).
+    demean
+        Estimate loadings from values about each asset's mean. Changes the loadings only: factors keep their
+        mean, which is their premium.
+    alpha
+        Also estimate each asset's mean that its loadings leave unexplained.
+    probabilistic
+        Maximum likelihood with one noise variance; factors come with a posterior covariance.
+    min_observed
+        Observed assets a period needs for its factors. None: 2K, or all assets with loadings if fewer.
+    tolerance
+        With missing data: largest sine of the angle between successive loading spaces that counts as standing
+        still.
+    max_iterations
+        With missing data: most sweeps.
+
+    Raises
+    ------
+    ConfigurationError
+        Values outside these ranges.
+    """
+
+    n_factors: int
+    demean: bool = False
+    alpha: bool = False
+    probabilistic: bool = False
+    min_observed: int | None = None
+    tolerance: float = 1e-9
+    max_iterations: int = 5000
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.n_factors, int | np.integer) and not isinstance(self.n_factors, bool)
+        if not whole or self.n_factors < 1:
+            raise ConfigurationError(f"n_factors must be a whole number, at least 1, got {self.n_factors!r}")
+        if self.min_observed is not None and self.min_observed < self.n_factors:
+            raise ConfigurationError(
+                f"min_observed={self.min_observed} cannot identify {self.n_factors} factors: give at least "
+                "as many"
+            )
+        if not 0 < self.tolerance < 1 or self.max_iterations < 1:
+            raise ConfigurationError(
+                f"tolerance must lie in (0, 1) and max_iterations be positive, got {self.tolerance} and "
+                f"{self.max_iterations}"
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PCAEstimates:
+    """What `fit` found.
+
+    Attributes
+    ----------
+    assets : (N,) labels that the rows below belong to
+    loadings : (N, K), NaN for assets with fewer than 2K training values
+    alpha : (N,), zeros unless asked for
+    residual_variance : (N,) in squared input units, NaN without loadings
+    pooled_residual_variance : for new assets
+    factor_mean : (K,) over training
+    factor_covariance : (K, K) second moment about the mean, over training
+    noise_variance : s2 of the probabilistic model, else NaN
+    min_observed : observed assets a period needs
+    """
+
+    assets: npt.NDArray[np.generic]
+    loadings: FloatArray
+    alpha: FloatArray
+    residual_variance: FloatArray
+    pooled_residual_variance: float
+    factor_mean: FloatArray
+    factor_covariance: FloatArray
+    noise_variance: float
+    min_observed: int
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+
+class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
+    """Principal components with one rule for factors, whatever is missing.
+
+    Parameters
+    ----------
+    config
+        `PCAConfig`.
+
+    Examples
+    --------
+    >>> from latentfactors.simulate import static_panel
+    >>> simulated = static_panel(n_periods=120, n_assets=30, n_factors=2, missing=0.2, seed=1)
+    >>> model = PCAModel(PCAConfig(n_factors=2))
+    >>> summary = model.fit(simulated.panel)
+    >>> summary.converged, model.estimates.loadings.shape
+    (True, (30, 2))
+    >>> model.extract(simulated.panel).factor_returns.shape
+    (120, 2)
+    """
+
+    def _estimate(self, panel: Panel) -> tuple[PCAEstimates, FitSummary]:
+        config, active = self.config, panel.active_assets
+        values, assets = panel.wide()[:, active], panel.assets[active]
+        kept_periods, kept_assets, min_observed = choose_cells(values, config)
+        training = values[np.ix_(kept_periods, kept_assets)]
+        basis, noise, summary = estimate_loadings(training, config, min_observed)
+        loadings = np.full((assets.size, config.n_factors), np.nan)
+        loadings[kept_assets] = basis
+        factors = observed_factors(values, loadings, min_observed=min_observed)
+        mean, covariance = factor_moments(factors)
+        residual = values - factors @ np.nan_to_num(loadings).T
+        residual[:, ~kept_assets] = np.nan
+        alpha = asset_means(residual) if config.alpha else np.zeros(assets.size)
+        residual -= alpha
+        variance = residual_variances(residual, config.n_factors)
+        estimates = PCAEstimates(
+            assets=assets,
+            loadings=loadings,
+            alpha=alpha,
+            residual_variance=variance,
+            pooled_residual_variance=float(np.nanmean(variance)),
+            factor_mean=mean,
+            factor_covariance=covariance,
+            noise_variance=noise,
+            min_observed=min_observed,
+        )
+        warnings = left_out(~kept_assets, ~kept_periods, config.n_factors, min_observed)
+        score = r_squared(values.ravel(), (values - residual).ravel())
+        return estimates, replace(
+            summary, metrics={"total_r2": score}, warnings=(*summary.warnings, *warnings)
+        )
+
+    def _extract(self, panel: Panel, estimates: PCAEstimates) -> LatentFactorState:
+        index = panel.index
+        known = known_assets(index, estimates.assets, "PCAModel")
+        loadings = _by_asset(estimates.loadings, known)
+        covariance = None
+        if self.config.probabilistic:
+            factors, covariance = posterior(
+                panel.wide(),
+                loadings,
+                estimates.noise_variance,
+                estimates.factor_mean,
+                estimates.factor_covariance,
+                estimates.min_observed,
+            )
+        else:
+            factors = observed_factors(panel.wide(), loadings, min_observed=estimates.min_observed)
+        variance = _by_asset(estimates.residual_variance, known)
+        alpha = _by_asset(estimates.alpha, known)[index.asset_codes] if self.config.alpha else None
+        without = panel.active_assets & ~np.isfinite(loadings).all(axis=1)
+        n_realised = panel.n_realised
+        return LatentFactorState(
+            index=index,
+            factors=Factors(values=factors, names=factor_names(self.config.n_factors), covariance=covariance),
+            measurement=Measurement(
+                loadings=StaticLoadings(loadings, index),
+                location=np.zeros(index.n_assets),
+                scale=np.ones(index.n_assets),
+                residual_variance=np.where(
+                    np.isfinite(variance), variance, estimates.pooled_residual_variance
+                )[index.asset_codes],
+                alpha=alpha,
+            ),
+            n_realised=n_realised,
+            fit_span=self.fitted.span,
+            metadata={
+                "n_assets_without_loadings": int(without.sum()),
+                "n_periods_without_factors": int(np.isnan(factors[:n_realised]).any(axis=1).sum()),
+            },
+        )
+
+    def _factor_weights(self, panel: Panel, estimates: PCAEstimates) -> FactorWeights:
+        loadings = _by_asset(estimates.loadings, known_assets(panel.index, estimates.assets, "PCAModel"))
+        weights = projection_weights(panel.index, loadings, estimates.min_observed)
+        return FactorWeights(
+            weights=weights, index=panel.index, factor_names=factor_names(self.config.n_factors)
+        )
+
+
+# ------------------------------------------------------------------------------------ the mathematics
+
+
+def choose_cells(
+    values: FloatArray, config: PCAConfig
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+    """Periods and assets with enough observations to take part in the fit.
+
+    An asset needs 2K values in the periods that stay, a period `min_observed` values of the assets that stay;
+    dropping one can disqualify the other, so both rules are applied until nothing changes.
+
+    Returns
+    -------
+    periods : (T,), assets : (N,), min_observed
+
+    Raises
+    ------
+    InsufficientDataError
+        When what is left cannot hold K factors.
+    """
+    k, observed = config.n_factors, np.isfinite(values)
+    assets: npt.NDArray[np.bool_] = observed.sum(axis=0) >= min(2 * k, values.shape[0])
+    periods = observed.any(axis=1)
+    needed = 0
+    while True:
+        needed = config.min_observed or min(2 * k, int(assets.sum()))
+        kept_periods = periods & (observed[:, assets].sum(axis=1) >= needed)
+        kept_assets = assets & (observed[kept_periods].sum(axis=0) >= min(2 * k, int(kept_periods.sum())))
+        if np.array_equal(kept_periods, periods) and np.array_equal(kept_assets, assets):
+            break
+        periods, assets = kept_periods, kept_assets
+    shape = (int(periods.sum()), int(assets.sum()))
+    if k > min(shape):
+        whole = "" if shape == values.shape else f" with enough observations (of {values.shape})"
+        raise InsufficientDataError(
+            f"n_factors={k} exceeds min(T, N)={min(shape)} of values {shape}{whole}: ask for fewer factors, "
+            "or give a longer or fuller panel"
+        )
+    return np.asarray(periods), np.asarray(assets), needed
+
+
+def estimate_loadings(
+    values: FloatArray, config: PCAConfig, min_observed: int
+) -> tuple[FloatArray, float, FitSummary]:
+    """Identified loadings (N, K), noise variance (NaN unless probabilistic), and how the iteration went."""
+    k, limits = config.n_factors, {"tolerance": config.tolerance, "max_iterations": config.max_iterations}
+    if config.probabilistic:
+        fit = fit_ppca(values - asset_means(values) if config.demean else values, k, **limits)
+        basis, noise = np.linalg.svd(fit.loadings, full_matrices=False)[0], fit.noise_variance
+        objective, loglikelihood = "log-likelihood", fit.loglikelihood
+    else:
+        fit = fit_als(values, k, intercept=config.demean, **limits)
+        basis, noise = fit.loadings, np.nan
+        objective, loglikelihood = "SSE / SST of observed cells", None
+    remark = (
+        f"loadings not converged, {fit.reason}: raise max_iterations; if the objective keeps falling the "
+        "cells are too few for this many factors, ask for fewer or for probabilistic=True"
+    )
+    summary = FitSummary(
+        converged=fit.converged,
+        reason=fit.reason,
+        n_iterations=fit.n_iterations,
+        objective=fit.objective_path,
+        objective_name=objective,
+        loglikelihood=loglikelihood,
+        warnings=() if fit.converged else (remark,),
+    )
+    return identify(basis, values, config, min_observed), noise, summary
+
+
+def identify(basis: FloatArray, values: FloatArray, config: PCAConfig, min_observed: int) -> FloatArray:
+    """Loadings that span the same space with B'B = I and the factors' F'F/T diagonal, falling; signs fixed.
+
+    Raises
+    ------
+    InsufficientDataError
+        When fewer than K periods have factors.
+    """
+    factors = observed_factors(values, basis, min_observed=min_observed)
+    factors = factors[np.isfinite(factors).all(axis=1)]
+    if len(factors) < config.n_factors:
+        raise InsufficientDataError(
+            f"n_factors={config.n_factors}, but only {count(len(factors), 'period')} of {len(values)} can "
+            "tell the factors apart: ask for fewer factors, or give a longer or fuller panel"
+        )
+    if config.demean:
+        factors = factors - factors.mean(axis=0)
+    return basis @ principal_rotation(basis, factors)[0]
+
+
+def factor_moments(factors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean (K,) and covariance (K, K, divisor T) of the realised factors."""
+    realised = factors[np.isfinite(factors).all(axis=1)]
+    mean = realised.mean(axis=0)
+    return mean, (realised - mean).T @ (realised - mean) / len(realised)
+
+
+def asset_means(values: FloatArray) -> FloatArray:
+    """(N,) mean of each asset over its observed periods; 0 where it has none."""
+    observed = np.isfinite(values)
+    return np.where(observed, values, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+
+
+def residual_variances(residual: FloatArray, n_factors: int) -> FloatArray:
+    """(N,) sum of squared residuals over observed cells / (their number less K); NaN without residuals."""
+    observed = np.isfinite(residual)
+    n = observed.sum(axis=0)
+    squares = np.where(observed, residual, 0.0)
+    squares = (squares * squares).sum(axis=0)
+    return np.where(n > 0, squares / np.maximum(n - n_factors, 1), np.nan)
+
+
+def projection_weights(index: RowIndex, loadings: FloatArray, min_observed: int) -> FloatArray:
+    """(R, K) weights B_p (B_p'B_p)^-1 over each period's row set: its factors if every row were observed."""
+    weights = np.zeros((index.n_rows, loadings.shape[1]))
+    for p in range(index.n_periods):
+        rows = index.rows(p)
+        b = loadings[index.asset_codes[rows]]
+        known = np.isfinite(b).all(axis=1)
+        if known.sum() < min_observed:
+            weights[rows] = np.nan
+            continue
+        block = np.zeros_like(b)
+        block[known] = np.linalg.pinv(b[known], rcond=1e-6).T
+        weights[rows] = block
+    return weights
+
+
+def left_out(
+    assets: npt.NDArray[np.bool_], periods: npt.NDArray[np.bool_], n_factors: int, min_observed: int
+) -> list[str]:
+    """Sentences about what took no part in the fit."""
+    remarks = []
+    if assets.any():
+        remarks.append(
+            f"{count(int(assets.sum()), 'asset')} with fewer than {2 * n_factors} values: no loadings"
+        )
+    if periods.any():
+        remarks.append(
+            f"{count(int(periods.sum()), 'period')} with fewer than {min_observed} observed assets: no "
+            "factors"
+        )
+    return remarks
+
+
+def factor_names(n_factors: int) -> tuple[str, ...]:
+    """F1, F2, ..."""
+    return tuple(f"F{k + 1}" for k in range(n_factors))
+
+
+def _by_asset(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
+    """Training estimates in the panel's order of assets, NaN for new ones."""
+    out = trained[known]
+    out[known < 0] = np.nan
+    return out
