@@ -1,0 +1,420 @@
+"""A walk-forward job: read from TOML, checked as a whole, run, and written as a whole.
+
+    [data]          path, time, asset, value, lag; characteristics, weights, attributes, context,
+                    observed_factors, frequency, value_kind, missing
+    [prepare]       steps = ["rank_standardise", {name = "winsorise", limits = [0.01, 0.99]}, ...]
+    [splits]        kind = "expanding", first, step     or     kind = "rolling", size, step, first
+    [run]           output; horizon, n_jobs, store
+    [[predictor]]   name, kind = "pipeline", model = {type = "pca", n_factors = 3}, forecaster = "ar1", mapper
+    [[predictor]]   name, kind = "cross_sectional_ridge", penalty = 0.1
+
+A key is an argument of the class or function that its table names, checked against the annotation there, so a
+new model is one line in a registry below. Paths start from the folder of the configuration file.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import inspect
+import os
+import platform
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from latentfactors.errors import ConfigurationError, PanelError
+from latentfactors.estimator import check_horizon
+from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
+from latentfactors.frames import write_frames
+from latentfactors.model import Predictor
+from latentfactors.panel import Panel, ValueKind
+from latentfactors.periods import Frequency, is_date
+from latentfactors.pipeline import LatentFactorForecastPipeline
+from latentfactors.settings import as_table, checked, choose, make, named, refuse_unknown, selected, shown
+from latentfactors.sources import check_columns
+from latentfactors.splits import Splits
+from latentfactors.track_record import WalkForwardResult
+from latentfactors.walkforward import walk_forward
+
+__all__ = ["Job", "JobResult", "load_panel", "parse_job", "read_job", "run_job", "write_job"]
+
+# ------------------------------------------------------------------------------------ what can be named
+
+# A model's config stands beside it: XModel is built from XConfig.
+MODELS = {"pca": "models.pca:PCAModel"}
+FORECASTERS = {
+    "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",
+    "ewma": "forecasters:EWMAFactorForecaster",
+    "rolling_mean": "forecasters:RollingMeanFactorForecaster",
+    "ar1": "forecasters:AR1FactorForecaster",
+    "var": "forecasters:VARFactorForecaster",
+    "native": "forecasters:NativeFactorForecaster",
+}
+MAPPERS = {"beta_lambda": "mappers:BetaLambdaMapper", "native": "mappers:NativeMapper"}
+PREDICTORS = {
+    "pipeline": "pipeline:LatentFactorForecastPipeline",
+    "zero": "models.direct:ZeroPredictor",
+    "historical_mean": "models.direct:HistoricalMeanPredictor",
+    "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
+    "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
+}
+STEPS = {
+    "characteristics_from_returns": "characteristics:characteristics_from_returns",
+    "rank_standardise": "prepare:rank_standardise",
+    "zscore": "prepare:zscore",
+    "winsorise": "prepare:winsorise",
+    "fill_missing": "prepare:fill_missing",
+    "neutralise": "prepare:neutralise",
+    "add_constant": "prepare:add_constant",
+}
+SPLITS = {"expanding": "splits:ExpandingWindow", "rolling": "splits:RollingWindow"}
+_WRITTEN = ("predictions.parquet", "weights.parquet", "metrics.csv", "manifest.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the data are and which column plays which part; see `Panel.from_frame`.
+
+    Parameters
+    ----------
+    path
+        A `.csv` or `.parquet` file.
+    missing
+        Texts that stand for a missing number in a CSV, such as "NA".
+    """
+
+    path: str
+    time: str
+    asset: str
+    value: str
+    lag: int
+    characteristics: tuple[str, ...] = ()
+    weights: str | None = None
+    attributes: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    observed_factors: tuple[str, ...] = ()
+    frequency: Frequency | None = None
+    value_kind: ValueKind = "excess_return"
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run and where to write.
+
+    Parameters
+    ----------
+    output
+        Folder of the results.
+    horizon
+        Row p forecasts period p + horizon - 1.
+    n_jobs
+        Processes, -1 for one per core; None leaves it to joblib's context, which is one.
+    store
+        Folder that keeps finished splits, so that a stopped job goes on where it was.
+    """
+
+    output: str
+    horizon: int = 1
+    n_jobs: int | None = None
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        check_horizon(self.horizon, None)
+        if self.n_jobs == 0:
+            raise ConfigurationError("n_jobs must be a number of processes, or -1 for one per core, got 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A checked configuration: nothing has been read or run yet.
+
+    Attributes
+    ----------
+    config
+        As it was written, for the manifest.
+    folder
+        Where relative paths start.
+    steps
+        Label and function of every preparation.
+    predictors
+        Name -> unfitted predictor.
+    """
+
+    config: Mapping[str, Any]
+    folder: Path
+    data: DataOptions
+    steps: tuple[tuple[str, Callable[[Panel], Panel]], ...]
+    splits: Splits
+    run: RunOptions
+    predictors: Mapping[str, Predictor]
+
+    def __post_init__(self) -> None:
+        for key, folder in (("output", self.output), ("store", self.store)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise ConfigurationError(f"[run] {key}: {str(folder)!r} is a file, expected a folder")
+        data = self.folder / self.data.path
+        if data.name in _WRITTEN and data.parent.resolve() == self.output.resolve():
+            raise ConfigurationError(f"[run] output: the results would replace the data in {str(data)!r}")
+
+    @property
+    def output(self) -> Path:
+        """Folder of the results."""
+        return self.folder / self.run.output
+
+    @property
+    def store(self) -> Path | None:
+        """Folder of finished splits."""
+        return None if self.run.store is None else self.folder / self.run.store
+
+    def prepare(self, panel: Panel) -> Panel:
+        """Apply the preparation steps in order."""
+        for label, step in self.steps:
+            with named(label):
+                panel = step(panel)
+        return panel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JobResult:
+    """What a job found: a walk-forward per predictor, and the polars frame of `metrics_table`."""
+
+    job: Job
+    panel: Panel
+    results: Mapping[str, WalkForwardResult]
+    table: Any
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def read_job(path: str | Path) -> Job:
+    """Read and check a TOML file.
+
+    Raises
+    ------
+    ConfigurationError
+        One line that names the file, the key, what was expected and what came.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"no configuration file at {str(path)!r}")
+    with named(str(path)):
+        try:
+            config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"not valid TOML: {error}") from None
+        return parse_job(config, path.parent)
+
+
+def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:
+    """Check a configuration given as plain values, as `tomllib` reads them.
+
+    Examples
+    --------
+    >>> job = parse_job(
+    ...     {
+    ...         "data": {"path": "a.csv", "time": "month", "asset": "firm", "value": "ret", "lag": 0},
+    ...         "splits": {"kind": "expanding", "first": 120, "step": 12},
+    ...         "run": {"output": "results"},
+    ...         "predictor": [{"name": "mean", "kind": "historical_mean"}, {"name": "0", "kind": "zero"}],
+    ...     }
+    ... )
+    >>> list(job.predictors), job.splits
+    (['mean', '0'], ExpandingWindow(first=120, step=12, validation=0))
+    """
+    sections = ("data", "prepare", "splits", "run", "predictor")
+    refuse_unknown(config, sections, "configuration", "section")
+    for section in ("data", "splits", "run", "predictor"):
+        if section not in config:
+            header = "[[predictor]]" if section == "predictor" else f"[{section}]"
+            raise ConfigurationError(f"the section {header} is missing")
+    run = make(RunOptions, as_table(config["run"], "[run]"), "[run]")
+    splits = as_table(config["splits"], "[splits]")
+    window = choose(SPLITS, splits.pop("kind", None), "[splits] kind")
+    return Job(
+        config=config,
+        folder=Path(folder),
+        data=make(DataOptions, as_table(config["data"], "[data]"), "[data]"),
+        steps=tuple(_steps(config.get("prepare", {}))),
+        splits=make(window, splits, "[splits]"),
+        run=run,
+        predictors=_predictors(config["predictor"], run.horizon),
+    )
+
+
+def _steps(section: Any) -> Iterator[tuple[str, Callable[[Panel], Panel]]]:
+    section = as_table(section, "[prepare]")
+    refuse_unknown(section, ("steps",), "[prepare]")
+    steps = section.get("steps", [])
+    if not isinstance(steps, list):
+        raise ConfigurationError(f"[prepare] steps must be a list of names or tables, got {steps!r}")
+    for number, entry in enumerate(steps, 1):
+        function, options, where = selected(STEPS, entry, "name", f"[prepare] step {number}")
+        yield where, partial(function, **checked(function, options, where, skip=("panel",)))
+
+
+def _predictors(entries: Any, horizon: int) -> dict[str, Predictor]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigurationError("predictors are a list of tables: write [[predictor]], with double brackets")
+    if not entries:
+        raise ConfigurationError("the list of predictors is empty: add a [[predictor]]")
+    predictors: dict[str, Predictor] = {}
+    for number, entry in enumerate(entries, 1):
+        options = dict(entry)
+        name = options.pop("name", None)
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"[[predictor]] {number}: name must be a text, got {shown(name)}")
+        where = f"[[predictor]] {name!r}"
+        if name in predictors:
+            raise ConfigurationError(f"{where}: the name is taken by an earlier predictor, give each its own")
+        cls = choose(PREDICTORS, options.pop("kind", None), f"{where} kind")
+        if cls is LatentFactorForecastPipeline:
+            predictors[name] = _pipeline(options, where)
+        else:
+            if "horizon" in inspect.signature(cls).parameters:
+                options.setdefault("horizon", horizon)
+            predictors[name] = make(cls, options, where)
+    return predictors
+
+
+def _pipeline(options: dict[str, Any], where: str) -> LatentFactorForecastPipeline:
+    refuse_unknown(options, ("model", "forecaster", "mapper"), where)
+    parts: dict[str, Any] = {"mapper": "beta_lambda", **options}
+    for key, registry in (("model", MODELS), ("forecaster", FORECASTERS), ("mapper", MAPPERS)):
+        if key not in parts:
+            raise ConfigurationError(f"{where}: a pipeline needs {key}, one of {', '.join(registry)}")
+        cls, chosen, spot = selected(registry, parts[key], "type", f"{where} {key}")
+        if key == "model":
+            config = getattr(importlib.import_module(cls.__module__), f"{cls.__name__[:-5]}Config")
+            parts[key] = cls(make(config, chosen, spot))
+        else:
+            parts[key] = make(cls, chosen, spot)
+    return LatentFactorForecastPipeline(**parts)
+
+
+# ------------------------------------------------------------------------------------ running and writing
+
+
+def load_panel(job: Job) -> Panel:
+    """Read the data file and prepare the panel.
+
+    Raises
+    ------
+    PanelError, FrequencyError
+        What cannot be read or is no panel, with the file's name in front.
+    """
+    columns = asdict(job.data)
+    path, missing = columns.pop("path"), columns.pop("missing")
+    file = job.folder / path
+    with named(f"[data] {path}"):
+        if not file.is_file():
+            raise PanelError(f"there is no such file in {str(job.folder)!r}")
+        if file.suffix.lower() == ".parquet":
+            panel = Panel.from_parquet(file, **columns)
+        elif file.suffix.lower() == ".csv":
+            panel = Panel.from_frame(_read_csv(file, missing), **columns)
+        else:
+            raise PanelError(f"expected a .csv or .parquet file, got the ending {file.suffix!r}")
+    return job.prepare(panel)
+
+
+def _read_csv(file: Path, missing: tuple[str, ...]) -> Any:
+    """All columns, so that a line with a field too many is refused; all lines decide on a column's type."""
+    import polars as pl
+
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            header = next(csv.reader(lines), [])
+        check_columns(header, ())  # polars would rename the second of two equal names
+        return pl.read_csv(
+            file.read_bytes(),
+            infer_schema_length=None,
+            try_parse_dates=True,
+            null_values=list(missing) or None,
+        )
+    except (csv.Error, pl.exceptions.PolarsError) as error:
+        raise PanelError(f"the file cannot be read as CSV: {error}") from None
+
+
+def run_job(
+    job: Job, *, panel: Panel | None = None, progress: Callable[[str, int, int], None] | None = None
+) -> JobResult:
+    """One walk-forward per predictor, all on the same splits.
+
+    Parameters
+    ----------
+    job
+        From `read_job` or `parse_job`.
+    panel
+        Prepared data; None reads and prepares the file that the job names.
+    progress
+        Called with (predictor, splits done, splits in all) over the whole job.
+    """
+    panel = load_panel(job) if panel is None else panel
+    if job.run.horizon > 1 and panel.frequency is None and is_date(panel.times):
+        raise ConfigurationError(
+            f"[run] horizon={job.run.horizon} needs dates after the last one, and their spacing shows no "
+            "frequency: state frequency in [data]"
+        )
+    with named("[splits]"):
+        n_splits = len(job.splits.split(panel))
+    results: dict[str, WalkForwardResult] = {}
+    for number, (name, predictor) in enumerate(job.predictors.items()):
+
+        def report(done: int, _: int, name: str = name, before: int = number * n_splits) -> None:
+            if progress is not None:
+                progress(name, before + done, n_splits * len(job.predictors))
+
+        with named(f"[[predictor]] {name!r}"):
+            results[name] = walk_forward(
+                predictor, panel, job.splits, horizon=job.run.horizon, n_jobs=job.run.n_jobs,
+                store=job.store, progress=report,
+            )  # fmt: skip
+    return JobResult(job=job, panel=panel, results=results, table=metrics_table(results))
+
+
+def write_job(result: JobResult, extra: Mapping[str, bytes] | None = None) -> list[Path]:
+    """Write predictions.parquet, metrics.csv and manifest.json into the job's output folder.
+
+    Everything is written next door first and moved in when it is complete; other files stay as they are. The
+    predictions of all predictors stand in one file, told apart by its column `predictor`; weights likewise.
+    `extra` holds further files, name -> content. Returns the paths, the manifest's last.
+    """
+    folder = result.job.output
+    predictions, weights = predictions_table(result.results), weights_table(result.results)
+    contents = dict(extra or {})
+    contents["metrics.csv"] = result.table.fill_nan(None).write_csv().encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staging:
+        for name, content in contents.items():
+            (Path(staging) / name).write_bytes(content)
+        written = write_frames(
+            staging, predictions=predictions, weights=weights, manifest=job_manifest(result)
+        )
+        names = [*contents, *(path.name for path in written)]
+        for name in names:
+            os.replace(Path(staging) / name, folder / name)
+    return [folder / name for name in names]
+
+
+def job_manifest(result: JobResult) -> dict[str, Any]:
+    """What ran, on what, with what, and how it went, as plain values."""
+    own = {name: each.manifest() | {"reused_splits": each.n_reused} for name, each in result.results.items()}
+    shared = {key: next(iter(own.values()))[key] for key in ("latentfactors", "horizon", "panel", "splits")}
+    versions = {name: version(name) for name in ("numpy", "scipy", "polars")}
+    return {
+        **shared,
+        "versions": {"python": platform.python_version(), **versions},
+        "config": result.job.config,
+        "predictors": {
+            name: {key: value for key, value in each.items() if key not in shared}
+            for name, each in own.items()
+        },
+    }
