@@ -41,16 +41,15 @@ if TYPE_CHECKING:
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
-    from latentfactors.rows import Attribute, SeriesInfo
-    from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
-    from latentfactors.state import (
+    from latentfactors.results import (
         AssetForecastResult,
         AssetWeightsResult,
         FactorForecastResult,
-        FitSummary,
-        LatentFactorState,
         Prediction,
     )
+    from latentfactors.rows import Attribute, SeriesInfo
+    from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
+    from latentfactors.state import FitSummary, LatentFactorState
     from latentfactors.track_record import WalkForwardResult
     from latentfactors.walkforward import walk_forward
 
@@ -79,14 +78,8 @@ _HOMES = {
     "pipeline": ("LatentFactorForecastPipeline",),
     "rows": ("Attribute", "SeriesInfo"),
     "splits": ("ExpandingWindow", "RollingWindow", "VintageSplits"),
-    "state": (
-        "AssetForecastResult",
-        "AssetWeightsResult",
-        "FactorForecastResult",
-        "FitSummary",
-        "LatentFactorState",
-        "Prediction",
-    ),
+    "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),
+    "state": ("FitSummary", "LatentFactorState"),
     "track_record": ("WalkForwardResult",),
     "walkforward": ("walk_forward",),
 }

@@ -59,13 +59,13 @@ forecaster = "expanding_mean"
 name = "PCA(5), EWMA"
 kind = "pipeline"
 model = { type = "pca", n_factors = 5 }
-forecaster = { type = "ewma", half_life = 60 }
+forecaster = "ewma"          # half-life 12 months
 
 [[predictor]]
 name = "PCA(5), rolling mean"
 kind = "pipeline"
 model = { type = "pca", n_factors = 5 }
-forecaster = { type = "rolling_mean", window = 120 }
+forecaster = { type = "rolling_mean", window = 60 }
 
 [[predictor]]
 name = "PCA(5), AR(1)"
@@ -77,12 +77,11 @@ forecaster = "ar1"
 name = "PCA(5), VAR(1)"
 kind = "pipeline"
 model = { type = "pca", n_factors = 5 }
-forecaster = { type = "var", lags = 1 }
+forecaster = "var"
 
 [[predictor]]
 name = "cross-sectional ridge"
 kind = "cross_sectional_ridge"
-penalty = 0.1
 
 [[predictor]]
 name = "cross-sectional OLS"

@@ -206,7 +206,7 @@ class RollingMeanFactorForecaster(FactorForecaster[RollingMeanConfig, MomentEsti
 
 
 class AR1FactorForecaster(FactorForecaster[AR1Config, VectorAutoregression]):
-    """f = c + phi f_- + u for each factor by least squares, phi kept inside the unit circle.
+    """`f_t = c + phi f_(t-1) + u_t` for each factor by least squares, phi kept inside the unit circle.
 
     Each factor's forecast starts from its own last realised value: where the newest are missing it looks that
     much further, and a factor that starts late leaves the others' forecasts alone.

@@ -24,8 +24,8 @@ from latentfactors import periods
 from latentfactors.errors import FrequencyError, PanelError, StoreError
 
 if TYPE_CHECKING:
+    from latentfactors.results import AssetForecastResult, AssetWeightsResult
     from latentfactors.rows import RowIndex
-    from latentfactors.state import AssetForecastResult, AssetWeightsResult
 
 __all__ = [
     "Backend",

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from latentfactors.errors import MissingCapabilityError
 from latentfactors.estimator import check_horizon
 from latentfactors.model import AssetMapper
-from latentfactors.state import AssetForecastResult, FactorForecastResult, LatentFactorState, combine
+from latentfactors.results import AssetForecastResult, FactorForecastResult
+from latentfactors.state import LatentFactorState, combine
 
 __all__ = ["BetaLambdaConfig", "BetaLambdaMapper", "NativeMapper", "NativeMapperConfig"]
 

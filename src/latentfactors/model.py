@@ -25,16 +25,9 @@ from latentfactors.errors import (
 from latentfactors.estimator import Checkpoints, ConfigT, EstimatesT, Estimator, PanelSignature, check_horizon
 from latentfactors.history import History
 from latentfactors.panel import Panel
+from latentfactors.results import AssetForecastResult, FactorForecastResult, FactorWeights, Prediction
 from latentfactors.rows import RowIndex
-from latentfactors.state import (
-    AssetForecastResult,
-    FactorForecastResult,
-    FactorWeights,
-    FitSpan,
-    FitSummary,
-    LatentFactorState,
-    Prediction,
-)
+from latentfactors.state import FitSpan, FitSummary, LatentFactorState
 
 __all__ = [
     "AssetMapper",

@@ -18,7 +18,8 @@ from latentfactors.frames import to_frame
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import AssetMapper, FactorForecaster, LatentFactorModel
 from latentfactors.panel import Panel
-from latentfactors.state import FitSummary, Prediction
+from latentfactors.results import Prediction
+from latentfactors.state import FitSummary
 from latentfactors.store import class_path, fingerprint, load_object, save_object
 
 __all__ = ["LatentFactorForecastPipeline"]

@@ -18,9 +18,10 @@ from latentfactors.frames import predictions_frame, to_frame, weights_frame, wri
 from latentfactors.kernels import scores
 from latentfactors.kernels.rotation import match_signed_permutation
 from latentfactors.panel import Panel
+from latentfactors.results import AssetForecastResult, AssetWeightsResult
 from latentfactors.rows import RowIndex
 from latentfactors.splits import Split, VintageSplit
-from latentfactors.state import AssetForecastResult, AssetWeightsResult, FitSummary
+from latentfactors.state import FitSummary
 
 __all__ = ["BlockForecast", "FactorPath", "SplitFailure", "TrackRecord", "WalkForwardResult"]
 

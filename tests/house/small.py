@@ -14,16 +14,14 @@ from latentfactors.estimator import Checkpoints, freeze
 from latentfactors.kernels.als import observed_factors
 from latentfactors.kernels.scores import expanding_asset_mean
 from latentfactors.model import LatentFactorModel, PanelPredictor
+from latentfactors.results import AssetForecastResult, AssetWeightsResult, Prediction
 from latentfactors.rows import RowIndex
 from latentfactors.state import (
-    AssetForecastResult,
-    AssetWeightsResult,
     Factors,
     FitSpan,
     FitSummary,
     LatentFactorState,
     Measurement,
-    Prediction,
     StaticLoadings,
 )
 

@@ -24,7 +24,8 @@ from latentfactors.frames import (
     write_frames,
 )
 from latentfactors.panel import Panel
-from latentfactors.state import AssetForecastResult, AssetWeightsResult, FitSpan
+from latentfactors.results import AssetForecastResult, AssetWeightsResult
+from latentfactors.state import FitSpan
 
 DAYS = np.array(["2020-01-31", "2020-02-29", "2020-03-31", "2020-04-30"], dtype="datetime64[D]")
 

@@ -14,7 +14,8 @@ from latentfactors import (
     NativeMapper,
 )
 from latentfactors.errors import HorizonError, MissingCapabilityError, PanelError
-from latentfactors.state import ConditionalLoadings, FactorForecastResult
+from latentfactors.results import FactorForecastResult
+from latentfactors.state import ConditionalLoadings
 from tests.house.small import PersistentForecasts, full_index, hand_state, month_ends
 
 T, N, K = 6, 4, 2

@@ -22,7 +22,8 @@ from latentfactors.estimator import Estimator, check_horizon, freeze
 from latentfactors.history import continues
 from latentfactors.model import PanelPredictor
 from latentfactors.panel import Panel
-from latentfactors.state import AssetForecastResult, FitSpan, FitSummary, Prediction
+from latentfactors.results import AssetForecastResult, Prediction
+from latentfactors.state import FitSpan, FitSummary
 from latentfactors.store import class_path, fingerprint
 from latentfactors.validate import count
 

@@ -29,17 +29,20 @@ from latentfactors.kernels.als import fit_als, observed_factors
 from latentfactors.kernels.ppca import fit_ppca, posterior
 from latentfactors.kernels.rotation import principal_rotation
 from latentfactors.kernels.scores import r_squared
+from latentfactors.kernels.static import (
+    asset_means,
+    by_asset,
+    choose_cells,
+    factor_moments,
+    factor_names,
+    left_out,
+    projection_weights,
+    residual_variances,
+)
 from latentfactors.model import LatentFactorModel, known_assets
 from latentfactors.panel import Panel
-from latentfactors.rows import RowIndex
-from latentfactors.state import (
-    Factors,
-    FactorWeights,
-    FitSummary,
-    LatentFactorState,
-    Measurement,
-    StaticLoadings,
-)
+from latentfactors.results import FactorWeights
+from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
 from latentfactors.validate import count
 
 __all__ = ["PCAConfig", "PCAEstimates", "PCAModel"]
@@ -154,7 +157,7 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
     def _estimate(self, panel: Panel) -> tuple[PCAEstimates, FitSummary]:
         config, active = self.config, panel.active_assets
         values, assets = panel.wide()[:, active], panel.assets[active]
-        kept_periods, kept_assets, min_observed = choose_cells(values, config)
+        kept_periods, kept_assets, min_observed = choose_cells(values, config.n_factors, config.min_observed)
         training = values[np.ix_(kept_periods, kept_assets)]
         basis, noise, summary = estimate_loadings(training, config, min_observed)
         loadings = np.full((assets.size, config.n_factors), np.nan)
@@ -186,7 +189,7 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
     def _extract(self, panel: Panel, estimates: PCAEstimates) -> LatentFactorState:
         index = panel.index
         known = known_assets(index, estimates.assets, "PCAModel")
-        loadings = _by_asset(estimates.loadings, known)
+        loadings = by_asset(estimates.loadings, known)
         covariance = None
         if self.config.probabilistic:
             factors, covariance = posterior(
@@ -199,8 +202,8 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
             )
         else:
             factors = observed_factors(panel.wide(), loadings, min_observed=estimates.min_observed)
-        variance = _by_asset(estimates.residual_variance, known)
-        alpha = _by_asset(estimates.alpha, known)[index.asset_codes] if self.config.alpha else None
+        variance = by_asset(estimates.residual_variance, known)
+        alpha = by_asset(estimates.alpha, known)[index.asset_codes] if self.config.alpha else None
         without = panel.active_assets & ~np.isfinite(loadings).all(axis=1)
         n_realised = panel.n_realised
         return LatentFactorState(
@@ -224,7 +227,7 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
         )
 
     def _factor_weights(self, panel: Panel, estimates: PCAEstimates) -> FactorWeights:
-        loadings = _by_asset(estimates.loadings, known_assets(panel.index, estimates.assets, "PCAModel"))
+        loadings = by_asset(estimates.loadings, known_assets(panel.index, estimates.assets, "PCAModel"))
         weights = projection_weights(panel.index, loadings, estimates.min_observed)
         return FactorWeights(
             weights=weights, index=panel.index, factor_names=factor_names(self.config.n_factors)
@@ -232,44 +235,6 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
 
 
 # ------------------------------------------------------------------------------------ the mathematics
-
-
-def choose_cells(
-    values: FloatArray, config: PCAConfig
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
-    """Periods and assets with enough observations to take part in the fit.
-
-    An asset needs 2K values in the periods that stay, a period `min_observed` values of the assets that stay;
-    dropping one can disqualify the other, so both rules are applied until nothing changes.
-
-    Returns
-    -------
-    periods : (T,), assets : (N,), min_observed
-
-    Raises
-    ------
-    InsufficientDataError
-        When what is left cannot hold K factors.
-    """
-    k, observed = config.n_factors, np.isfinite(values)
-    assets: npt.NDArray[np.bool_] = observed.sum(axis=0) >= min(2 * k, values.shape[0])
-    periods = observed.any(axis=1)
-    needed = 0
-    while True:
-        needed = config.min_observed or min(2 * k, int(assets.sum()))
-        kept_periods = periods & (observed[:, assets].sum(axis=1) >= needed)
-        kept_assets = assets & (observed[kept_periods].sum(axis=0) >= min(2 * k, int(kept_periods.sum())))
-        if np.array_equal(kept_periods, periods) and np.array_equal(kept_assets, assets):
-            break
-        periods, assets = kept_periods, kept_assets
-    shape = (int(periods.sum()), int(assets.sum()))
-    if k > min(shape):
-        whole = "" if shape == values.shape else f" with enough observations (of {values.shape})"
-        raise InsufficientDataError(
-            f"n_factors={k} exceeds min(T, N)={min(shape)} of values {shape}{whole}: ask for fewer factors, "
-            "or give a longer or fuller panel"
-        )
-    return np.asarray(periods), np.asarray(assets), needed
 
 
 def estimate_loadings(
@@ -319,70 +284,3 @@ def identify(basis: FloatArray, values: FloatArray, config: PCAConfig, min_obser
     if config.demean:
         factors = factors - factors.mean(axis=0)
     return basis @ principal_rotation(basis, factors)[0]
-
-
-def factor_moments(factors: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean (K,) and covariance (K, K, divisor T) of the realised factors."""
-    realised = factors[np.isfinite(factors).all(axis=1)]
-    mean = realised.mean(axis=0)
-    return mean, (realised - mean).T @ (realised - mean) / len(realised)
-
-
-def asset_means(values: FloatArray) -> FloatArray:
-    """(N,) mean of each asset over its observed periods; 0 where it has none."""
-    observed = np.isfinite(values)
-    return np.where(observed, values, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
-
-
-def residual_variances(residual: FloatArray, n_factors: int) -> FloatArray:
-    """(N,) sum of squared residuals over observed cells / (their number less K); NaN without residuals."""
-    observed = np.isfinite(residual)
-    n = observed.sum(axis=0)
-    squares = np.where(observed, residual, 0.0)
-    squares = (squares * squares).sum(axis=0)
-    return np.where(n > 0, squares / np.maximum(n - n_factors, 1), np.nan)
-
-
-def projection_weights(index: RowIndex, loadings: FloatArray, min_observed: int) -> FloatArray:
-    """(R, K) weights B_p (B_p'B_p)^-1 over each period's row set: its factors if every row were observed."""
-    weights = np.zeros((index.n_rows, loadings.shape[1]))
-    for p in range(index.n_periods):
-        rows = index.rows(p)
-        b = loadings[index.asset_codes[rows]]
-        known = np.isfinite(b).all(axis=1)
-        if known.sum() < min_observed:
-            weights[rows] = np.nan
-            continue
-        block = np.zeros_like(b)
-        block[known] = np.linalg.pinv(b[known], rcond=1e-6).T
-        weights[rows] = block
-    return weights
-
-
-def left_out(
-    assets: npt.NDArray[np.bool_], periods: npt.NDArray[np.bool_], n_factors: int, min_observed: int
-) -> list[str]:
-    """Sentences about what took no part in the fit."""
-    remarks = []
-    if assets.any():
-        remarks.append(
-            f"{count(int(assets.sum()), 'asset')} with fewer than {2 * n_factors} values: no loadings"
-        )
-    if periods.any():
-        remarks.append(
-            f"{count(int(periods.sum()), 'period')} with fewer than {min_observed} observed assets: no "
-            "factors"
-        )
-    return remarks
-
-
-def factor_names(n_factors: int) -> tuple[str, ...]:
-    """F1, F2, ..."""
-    return tuple(f"F{k + 1}" for k in range(n_factors))
-
-
-def _by_asset(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
-    """Training estimates in the panel's order of assets, NaN for new ones."""
-    out = trained[known]
-    out[known < 0] = np.nan
-    return out

@@ -1,0 +1,291 @@
+"""Every predictor that has to keep the ten rules. A new model joins by one entry here.
+
+A rule, or a part of one, is lifted only with a written reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.linear_model import LinearRegression
+
+from latentfactors import (
+    AR1FactorForecaster,
+    BetaLambdaMapper,
+    CrossSectionalOLSPredictor,
+    CrossSectionalRidgePredictor,
+    EWMAFactorForecaster,
+    ExpandingMeanFactorForecaster,
+    HistoricalMeanPredictor,
+    LatentFactorForecastPipeline,
+    NativeFactorForecaster,
+    NativeMapper,
+    Panel,
+    PCAConfig,
+    PCAModel,
+    RegressorPredictor,
+    RollingMeanFactorForecaster,
+    VARFactorForecaster,
+    ZeroPredictor,
+)
+from tests.contracts.doubles import ConditionalDouble, StateSpaceDouble, StaticDouble, WeightDouble
+from tests.contracts.panels import contract_panel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A predictor and what is known about it.
+
+    Attributes
+    ----------
+    make : builds it, unfitted
+    exact : values (T, N) of the predictor's own process, noise-free, and the forecast or reconstruction that
+        must reproduce hidden cells: "reconstruction" or "forecast"; None with a reason in `lifted[2]`
+    declared : violations of the declared identification of a fitted model on its training panel, name -> size
+    new_assets : what an asset never seen in training gets: a forecast, or NaN and a count
+    shifts : forecasts follow a change of the values' origin (a location is part of the model)
+    horizons : horizons it serves
+    lifted : rule number -> reason
+    """
+
+    name: str
+    make: Callable[[], Any]
+    panel: Callable[..., Panel] = contract_panel
+    exact: Callable[[], tuple[Panel, np.ndarray]] | None = None
+    exact_output: Literal["reconstruction", "forecast"] = "reconstruction"
+    exact_tolerance: float = 1e-10
+    declared: Callable[[Any, Panel], Mapping[str, float]] | None = None
+    new_assets: Literal["forecast", "nan", "own_history"] = "nan"
+    shifts: bool = False
+    horizons: tuple[int, ...] = (1, 2)
+    tolerance: float = 1e-8
+    rows_matter: str | None = None
+    lifted: Mapping[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def pipeline(model, forecaster=None, mapper=None):
+    return lambda: LatentFactorForecastPipeline(
+        model=model(),
+        forecaster=ExpandingMeanFactorForecaster() if forecaster is None else forecaster(),
+        mapper=BetaLambdaMapper() if mapper is None else mapper(),
+    )
+
+
+# ------------------------------------------------------------------------ noise-free panels of each process
+
+
+def hide(panel: Panel, share: float = 0.3) -> Panel:
+    """30% of the values hidden, at random."""
+    return panel.mask(np.random.default_rng(5).uniform(size=panel.n_rows) < share)
+
+
+def exact_static(mean: float = 0.0) -> tuple[Panel, np.ndarray]:
+    """Two static factors without noise, complete truth by row."""
+    rng = np.random.default_rng(4)
+    loadings, factors = rng.normal(size=(24, 2)), rng.normal(size=(64, 2)) * [0.05, 0.03] + 0.01
+    values = factors @ loadings.T + mean * rng.normal(size=24)
+    panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
+    return hide(panel.with_values(panel.index.gather(values))), panel.index.gather(values)
+
+
+def exact_characteristics() -> tuple[Panel, np.ndarray]:
+    """Values linear in characteristics with slopes of each period, without noise."""
+    panel = contract_panel(missing=0.0).between(0, 64)
+    slopes = np.random.default_rng(4).normal(size=(64, 3))
+    truth = (panel.characteristics * slopes[panel.index.period_codes]).sum(axis=1)
+    return hide(panel.with_values(truth)), truth
+
+
+def exact_constant_slopes() -> tuple[Panel, np.ndarray]:
+    """Values linear in characteristics with one intercept and one slope for all periods, without noise."""
+    panel = contract_panel(missing=0.0).between(0, 64)
+    truth = 0.01 + panel.characteristics @ np.array([0.02, -0.01, 0.005])
+    return hide(panel.with_values(truth)), truth
+
+
+def exact_means() -> tuple[Panel, np.ndarray]:
+    """Each asset always earns its mean."""
+    panel = contract_panel(missing=0.0).between(0, 64)
+    truth = np.linspace(-0.02, 0.03, panel.n_assets)[panel.asset_codes]
+    return hide(panel.with_values(truth)), truth
+
+
+# ------------------------------------------------------------------------ declared identification
+
+
+def components_declared(model, panel):
+    """B'B = I; F'F diagonal, descending; largest absolute loading positive."""
+    state = model.extract(panel)
+    loadings = state.measurement.loadings.values
+    loadings = loadings[np.isfinite(loadings).all(axis=1)]
+    factors = state.factor_returns[np.isfinite(state.factor_returns).all(axis=1)]
+    if getattr(model.config, "demean", False) or isinstance(model, StaticDouble):
+        factors = factors - factors.mean(axis=0)
+    moments = factors.T @ factors / len(factors)
+    correlation = moments / np.sqrt(np.outer(np.diag(moments), np.diag(moments)))
+    largest = loadings[np.abs(loadings).argmax(axis=0), np.arange(loadings.shape[1])]
+    return {
+        "loadings orthonormal": np.abs(loadings.T @ loadings - np.eye(loadings.shape[1])).max(),
+        "factors uncorrelated": np.abs(correlation - np.diag(np.diag(correlation))).max(),
+        "factors descending": max(0.0, np.diff(np.diag(moments)).max() / moments[0, 0]),
+        "largest loading positive": max(0.0, -largest.min()),
+    }
+
+
+def orthonormal_declared(model, panel):
+    """B'B = I and signs; the filter's factors need not be uncorrelated."""
+    found = components_declared(model, panel)
+    return {name: found[name] for name in ("loadings orthonormal", "largest loading positive")}
+
+
+def characteristics_declared(model, panel):
+    """Loadings are the characteristics themselves."""
+    loadings = model.extract(panel).measurement.loadings.rows()
+    return {"loadings are characteristics": np.abs(loadings - panel.characteristics).max()}
+
+
+# ------------------------------------------------------------------------ the list
+
+NO_FACTORS = {3: "has no latent factors, so nothing to rotate"}
+
+PCA_FORECASTERS = {
+    "expanding mean": ExpandingMeanFactorForecaster,
+    "EWMA": lambda: EWMAFactorForecaster(half_life=24),
+    "rolling mean": lambda: RollingMeanFactorForecaster(window=24),
+    "AR(1)": AR1FactorForecaster,
+    "VAR(2)": lambda: VARFactorForecaster(lags=2, ridge=0.1),
+}
+
+CASES: list[Case] = [
+    *(
+        Case(
+            name=f"PCA, {name}",
+            make=pipeline(lambda: PCAModel(PCAConfig(n_factors=2, tolerance=1e-12)), forecaster),
+            exact=exact_static,
+            declared=components_declared,
+        )
+        for name, forecaster in PCA_FORECASTERS.items()
+    ),
+    Case(
+        name="PCA demeaned with alpha",
+        make=pipeline(
+            lambda: PCAModel(PCAConfig(n_factors=2, demean=True, alpha=True, tolerance=1e-12)),
+        ),
+        exact=exact_static,
+        declared=components_declared,
+    ),
+    Case(
+        name="PCA probabilistic",
+        make=pipeline(lambda: PCAModel(PCAConfig(n_factors=2, probabilistic=True, tolerance=1e-11))),
+        exact=exact_static,
+        # the noise variance has a floor of 1e-12 of the mean square, so exact data are fitted to 1e-6 of it
+        exact_tolerance=1e-5,
+        declared=orthonormal_declared,
+    ),
+    Case(
+        name="static double",
+        make=pipeline(StaticDouble),
+        exact=lambda: exact_static(mean=0.1),
+        declared=components_declared,
+        shifts=True,
+    ),
+    Case(
+        name="conditional double",
+        make=pipeline(ConditionalDouble),
+        exact=exact_characteristics,
+        declared=characteristics_declared,
+        new_assets="forecast",
+    ),
+    Case(
+        name="state-space double, native",
+        make=pipeline(StateSpaceDouble, NativeFactorForecaster, NativeMapper),
+        exact=lambda: exact_static(mean=0.1),
+        # the filter's prior weighs 1e-14 against the data
+        exact_tolerance=1e-6,
+        declared=orthonormal_declared,
+        shifts=True,
+        horizons=(0, 1, 2),
+    ),
+    Case(
+        name="state-space double, AR(1)",
+        make=pipeline(StateSpaceDouble, AR1FactorForecaster),
+        exact=lambda: exact_static(mean=0.1),
+        exact_tolerance=1e-6,
+        declared=orthonormal_declared,
+        shifts=True,
+    ),
+    Case(
+        name="weight double",
+        make=WeightDouble,
+        new_assets="forecast",
+        rows_matter="weights of a period share one gross exposure, so the row set is part of the answer",
+        lifted={**NO_FACTORS, 6: "weights have no unit"},
+    ),
+    Case(
+        name="zero",
+        make=ZeroPredictor,
+        new_assets="forecast",
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="historical mean",
+        make=HistoricalMeanPredictor,
+        exact=exact_means,
+        exact_output="forecast",
+        new_assets="own_history",
+        shifts=True,
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="cross-sectional OLS",
+        make=CrossSectionalOLSPredictor,
+        exact=exact_constant_slopes,
+        exact_output="forecast",
+        new_assets="forecast",
+        shifts=True,
+        horizons=(1,),
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="cross-sectional ridge",
+        make=CrossSectionalRidgePredictor,
+        new_assets="forecast",
+        shifts=True,
+        horizons=(1,),
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="cross-sectional ridge, horizon 3",
+        make=lambda: CrossSectionalRidgePredictor(horizon=3),
+        new_assets="forecast",
+        shifts=True,
+        horizons=(3,),
+        rows_matter="a hidden row three periods ahead is a hidden target",
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="scikit-learn regressor",
+        make=lambda: RegressorPredictor(LinearRegression()),
+        exact=exact_constant_slopes,
+        exact_output="forecast",
+        new_assets="forecast",
+        shifts=True,
+        horizons=(1,),
+        lifted={**NO_FACTORS, 9: "a foreign object cannot be saved without pickle; save is refused instead"},
+    ),
+]
+
+
+def case_named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def broken(name: str, make: Callable[[], Any], **changes: Any) -> Case:
+    """A healthy case's twin around a predictor that breaks a rule on purpose."""
+    return replace(case_named(name), make=make, **changes)
