@@ -237,7 +237,7 @@ def shift(times: npt.NDArray[Any], steps: int, frequency: Frequency | None) -> n
     if steps == 0:
         return times
     if frequency is None:
-        return np.full(times.shape, np.datetime64("NaT"), dtype=_DAYS)
+        return np.full(times.shape, np.datetime64("NaT", "D"), dtype=_DAYS)
     if frequency == "D":
         return times + np.timedelta64(steps, "D")
     if frequency == "B":

@@ -54,8 +54,8 @@ def small_frame(n_periods: int = 40, n_assets: int = 8) -> pl.DataFrame:
     factors = 0.01 + 0.03 * rng.standard_normal((n_periods, 2))
     loadings = 1 + 0.5 * rng.standard_normal((n_assets, 2))
     returns = factors @ loadings.T + 0.01 * rng.standard_normal((n_periods, n_assets))
-    months = np.datetime64("2010-01", "M") + np.arange(n_periods)
-    days = (months + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    following = np.datetime64("2010-02") + np.arange(n_periods).astype("timedelta64[M]")
+    days = following.astype("datetime64[D]") - np.timedelta64(1, "D")
     return pl.DataFrame(
         {
             "month": np.repeat(days.astype(str), n_assets),

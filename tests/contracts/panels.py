@@ -37,11 +37,11 @@ def contract_panel(
             start, stop = rng.integers(0, 20), rng.integers(N_TRAIN + 8, T)
             outside = np.r_[0:start, stop:T]
             z[outside, i], values[outside, i] = np.nan, np.nan
-    months = np.datetime64("2000-01") + np.arange(T)
+    following = np.datetime64("2000-02") + np.arange(T).astype("timedelta64[M]")
     panel = Panel.from_arrays(
         values,
         z,
-        times=(months + 1).astype("datetime64[D]") - np.timedelta64(1, "D"),
+        times=following.astype("datetime64[D]") - np.timedelta64(1, "D"),
         assets=np.array([f"A{i:02d}" for i in range(n_assets)]),
         characteristic_names=("size", "bm", "noise"),
         frequency="M",

@@ -27,7 +27,9 @@ from latentfactors.state import (
 
 
 def month_ends(n, start="2000-01"):
-    return (np.datetime64(start) + np.arange(n) + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    return (np.datetime64(start, "M") + np.arange(1, n + 1).astype("timedelta64[M]")).astype(
+        "datetime64[D]"
+    ) - np.timedelta64(1, "D")
 
 
 def full_index(times, n_assets, frequency="M"):

@@ -124,7 +124,8 @@ def test_the_lag_follows_the_datas_own_dates_where_there_is_no_calendar(seed, la
     columns = random_lines(seed, dates, density=0.8, missing=0.1)
     grid = np.unique(columns["t"])
     frequency = None if kind == "integer" else kind
-    live = grid[-1] + 1 if kind != "B" else np.busday_offset(grid[-1], 1)
+    one = 1 if kind == "integer" else np.timedelta64(1, "D")
+    live = grid[-1] + one if kind != "B" else np.busday_offset(grid[-1], 1)
     panel = build(columns, lag, frequency=frequency)
     check_against_twin(panel, columns, *twin(columns, grid, live, lag), lag, grid)
 

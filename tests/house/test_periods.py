@@ -113,7 +113,7 @@ def test_integers_and_unknown_frequencies():
 @pytest.mark.parametrize("frequency", ["M", "Q", "W"])
 def test_period_range_has_every_period_once(frequency):
     span = periods.period_range(days("2019-11-30")[0], days("2021-03-01")[0], frequency)
-    every = {slow_end(day.item(), frequency) for day in np.arange(span[0], span[-1] + 1)}
+    every = {slow_end(day.item(), frequency) for day in np.arange(span[0], span[-1] + np.timedelta64(1, "D"))}
     assert [end.item() for end in span] == sorted(every)
     assert slow_end(dt.date(2019, 11, 30), frequency) == span[0].item()
     assert slow_end(dt.date(2021, 3, 1), frequency) == span[-1].item()

@@ -37,7 +37,9 @@ def fitted(panel, n_factors=3, **options):
 
 
 def months(n, start="2000-01"):
-    ends = (np.datetime64(start) + np.arange(n) + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    ends = (np.datetime64(start, "M") + np.arange(1, n + 1).astype("timedelta64[M]")).astype(
+        "datetime64[D]"
+    ) - np.timedelta64(1, "D")
     return ends
 
 

@@ -100,6 +100,19 @@ def relative_pricing_error(alpha: ArrayLike, mean: ArrayLike) -> float:
 def expanding_asset_mean(
     values: ArrayLike, offsets: ArrayLike, asset_codes: ArrayLike, n_assets: int
 ) -> FloatArray:
+    """(R,) mean of each row's asset over strictly earlier periods: the historical-mean benchmark."""
+    return running_asset_means(values, offsets, asset_codes, n_assets)[0]
+
+
+def running_asset_means(
+    values: ArrayLike,
+    offsets: ArrayLike,
+    asset_codes: ArrayLike,
+    n_assets: int,
+    *,
+    before: tuple[ArrayLike, ArrayLike] | None = None,
+    min_periods: int = 1,
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
     """For each row the mean of its asset's observed values in strictly earlier periods: the historical mean.
 
     Each asset's values are added in the order of time, one period after another, so cutting the panel later
@@ -110,22 +123,26 @@ def expanding_asset_mean(
     values : (R,), NaN where not observed
     offsets : (T+1,) integers delimiting periods
     asset_codes : (R,) integers in 0..n_assets-1, an asset at most once in a period
+    before : sums (N,) and numbers (N,) of earlier observed values, to continue from
+    min_periods : observed values an asset needs
 
     Returns
     -------
-    means : (R,), NaN where the asset was never observed before
+    means : (R,), NaN where the asset was observed less often before
+    total, count : (N,) after the last period, for `before` of a panel that follows
     """
     x, starts, codes = np.asarray(values, dtype=np.float64), np.asarray(offsets), np.asarray(asset_codes)
     _periods_of(starts, x)
-    total, count = np.zeros(n_assets), np.zeros(n_assets, dtype=np.int64)
+    total, count = (np.zeros(n_assets), np.zeros(n_assets)) if before is None else before
+    total, count = np.array(total, dtype=np.float64), np.array(count, dtype=np.int64)
     means = np.full(len(x), np.nan)
     for first, last in pairwise(starts):
         assets, row = codes[first:last], x[first:last]
-        np.divide(total[assets], count[assets], out=means[first:last], where=count[assets] > 0)
+        np.divide(total[assets], count[assets], out=means[first:last], where=count[assets] >= min_periods)
         observed = np.isfinite(row)
         total[assets[observed]] += row[observed]
         count[assets[observed]] += 1
-    return means
+    return means, total, count
 
 
 # Ranks ------------------------------------------------------------------------------------------------------

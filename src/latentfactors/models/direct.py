@@ -20,6 +20,7 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, StoreError
 from latentfactors.estimator import Estimator, check_horizon, freeze
 from latentfactors.history import continues
+from latentfactors.kernels.scores import running_asset_means
 from latentfactors.model import PanelPredictor
 from latentfactors.panel import Panel
 from latentfactors.results import AssetForecastResult, Prediction
@@ -109,32 +110,24 @@ class HistoricalMeanPredictor(PanelPredictor[HistoricalMeanConfig, HistoricalMea
         super().__init__(HistoricalMeanConfig(min_periods=min_periods))
 
     def _estimate(self, panel: Panel) -> tuple[HistoricalMeanEstimates, FitSummary]:
-        total, n = np.zeros(panel.n_assets), np.zeros(panel.n_assets, dtype=np.int64)
-        running_means(panel, total, n, self.config.min_periods)
+        _, total, n = running_asset_means(panel.values, panel.offsets, panel.asset_codes, panel.n_assets)
         return HistoricalMeanEstimates(panel.assets, total, n, panel.times[0], panel.times[-1]), FitSummary()
 
     def _predict(self, panel: Panel, estimates: HistoricalMeanEstimates, horizon: int) -> Prediction:
-        total, n = np.zeros(panel.n_assets), np.zeros(panel.n_assets, dtype=np.int64)
+        before = None
         if continues(estimates.first, estimates.last, panel.index, type(self).__name__):
             known = panel.index.match_assets(estimates.assets)
             total = np.where(known < 0, 0.0, estimates.total[known])
-            n = np.where(known < 0, 0, estimates.n[known])
-        means = running_means(panel, total, n, self.config.min_periods)
+            before = (total, np.where(known < 0, 0, estimates.n[known]))
+        means, _, _ = running_asset_means(
+            panel.values,
+            panel.offsets,
+            panel.asset_codes,
+            panel.n_assets,
+            before=before,
+            min_periods=self.config.min_periods,
+        )
         return as_prediction(panel, means, self.fitted.span, horizon)
-
-
-def running_means(panel: Panel, total: FloatArray, n: npt.NDArray[np.int64], min_periods: int) -> FloatArray:
-    """(R,) mean of each row's asset over strictly earlier periods; `total`, `n` (N,) are carried forward."""
-    means = np.full(panel.n_rows, np.nan)
-    for p in range(panel.n_periods):
-        rows = panel.index.rows(p)
-        codes, values = panel.asset_codes[rows], panel.values[rows]
-        enough = n[codes] >= min_periods
-        means[rows] = np.where(enough, total[codes] / np.maximum(n[codes], 1), np.nan)
-        seen = np.isfinite(values)
-        total[codes[seen]] += values[seen]
-        n[codes[seen]] += 1
-    return means
 
 
 # ------------------------------------------------------------------------------- cross-sectional regressions

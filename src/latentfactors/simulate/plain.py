@@ -332,7 +332,7 @@ def _simulated(
 ) -> SimulatedPanel:
     """Lay out the rows, add noise, hide cells."""
     n_all, N = alive.shape
-    months = (np.datetime64("1990-01") + np.arange(n_all)).astype("datetime64[D]")
+    months = (np.datetime64("1990-01") + np.arange(n_all).astype("timedelta64[M]")).astype("datetime64[D]")
     width = len(str(N - 1))
     index = RowIndex(
         times=period_end(months, "M"),
