@@ -95,12 +95,17 @@ class PanelSignature:
         Raises
         ------
         PanelMismatchError
-            Other value kind, preparation, or (where they are used) characteristics.
+            Other value kind, preparation, frequency, or (where they are used) characteristics.
         """
         pairs = [
             ("value_kind", self.value_kind, panel.value_kind),
             ("transforms", self.transforms, panel.transforms),
         ]
+        if self.frequency is not None and panel.frequency is not None:
+            # a short stretch of daily data may look like weekdays, so the two count as one
+            daily = {"B": "D"}
+            frequencies = (daily.get(self.frequency, self.frequency), daily.get(panel.frequency, panel.frequency))
+            pairs.append(("frequency", *frequencies))
         if characteristics:
             pairs.append(("characteristics", self.characteristic_names, panel.characteristic_names))
         for name, expected, got in pairs:

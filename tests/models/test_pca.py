@@ -523,6 +523,9 @@ def test_a_panel_prepared_otherwise_is_refused():
         model.extract(replace(panel, value_kind="return"))
     with pytest.raises(PanelMismatchError, match="transforms"):
         model.extract(replace(panel, transforms=("winsorise",)))
+    days = np.datetime64("2020-01-01") + np.arange(panel.n_periods).astype("timedelta64[D]")
+    with pytest.raises(PanelMismatchError, match="frequency 'M', got 'D'"):
+        model.extract(replace(panel, times=days, frequency="D"))
 
 
 def test_a_failed_fit_keeps_the_old_estimates():
