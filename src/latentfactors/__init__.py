@@ -23,6 +23,13 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
+    from latentfactors.french import (
+        excess_panel,
+        french_sections,
+        read_french_csv,
+        read_french_factors,
+        read_french_risk_free,
+    )
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
         AssetMapper,
@@ -38,7 +45,9 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
+    from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.results import (
@@ -55,6 +64,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "datasets": ("french_frame", "french_sample"),
+    "french": (
+        "excess_panel",
+        "french_sections",
+        "read_french_csv",
+        "read_french_factors",
+        "read_french_risk_free",
+    ),
     "forecasters": (
         "AR1FactorForecaster",
         "EWMABaseFactorForecaster",
@@ -73,7 +89,9 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
+    "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
+    "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "rows": ("Attribute", "SeriesInfo"),

@@ -23,11 +23,15 @@ from latentfactors import (
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
+    ObservedFactorConfig,
+    ObservedFactorModel,
     Panel,
     PCAConfig,
     PCAModel,
     RegressorPredictor,
     RollingMeanFactorForecaster,
+    RPPCAConfig,
+    RPPCAModel,
     VARFactorForecaster,
     ZeroPredictor,
 )
@@ -46,6 +50,7 @@ class Case:
         must reproduce hidden cells: "reconstruction" or "forecast"; None with a reason in `lifted[2]`
     declared : violations of the declared identification of a fitted model on its training panel, name -> size
     new_assets : what an asset never seen in training gets: a forecast, or NaN and a count
+    factors_are_given : realised factors come with the panel, whatever its assets do
     shifts : forecasts follow a change of the values' origin (a location is part of the model)
     horizons : horizons it serves
     lifted : rule number -> reason
@@ -60,6 +65,7 @@ class Case:
     declared: Callable[[Any, Panel], Mapping[str, float]] | None = None
     new_assets: Literal["forecast", "nan", "own_history"] = "nan"
     shifts: bool = False
+    factors_are_given: bool = False
     horizons: tuple[int, ...] = (1, 2)
     tolerance: float = 1e-8
     rows_matter: str | None = None
@@ -99,6 +105,14 @@ def exact_characteristics() -> tuple[Panel, np.ndarray]:
     panel = contract_panel(missing=0.0).between(0, 64)
     slopes = np.random.default_rng(4).normal(size=(64, 3))
     truth = (panel.characteristics * slopes[panel.index.period_codes]).sum(axis=1)
+    return hide(panel.with_values(truth)), truth
+
+
+def exact_observed() -> tuple[Panel, np.ndarray]:
+    """Static betas on the panel's observed factors, without noise."""
+    panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
+    betas = np.random.default_rng(4).normal(size=(panel.n_assets, 2))
+    truth = panel.index.gather(panel.observed_factors @ betas.T)
     return hide(panel.with_values(truth)), truth
 
 
@@ -144,6 +158,29 @@ def orthonormal_declared(model, panel):
     return {name: found[name] for name in ("loadings orthonormal", "largest loading positive")}
 
 
+def priced_declared(model, panel):
+    """D^-1 B orthonormal; F'F/T + gamma fbar fbar' diagonal, descending; factor means not negative."""
+    state, gamma = model.extract(panel), model.config.gamma
+    loadings = state.measurement.loadings.values / model.estimates.scale[:, None]
+    loadings = loadings[np.isfinite(loadings).all(axis=1)]
+    factors = state.factor_returns[np.isfinite(state.factor_returns).all(axis=1)]
+    mean = factors.mean(axis=0)
+    moments = factors.T @ factors / len(factors) + gamma * np.outer(mean, mean)
+    size = np.sqrt(np.outer(np.diag(moments), np.diag(moments)))
+    return {
+        "loadings orthonormal": np.abs(loadings.T @ loadings - np.eye(2)).max(),
+        "moments diagonal": np.abs((moments - np.diag(np.diag(moments))) / size).max(),
+        "moments descending": max(0.0, np.diff(np.diag(moments)).max() / moments[0, 0]),
+        "factor means not negative": max(0.0, -mean.min()),
+    }
+
+
+def given_declared(model, panel):
+    """Factors are the observed ones themselves."""
+    factors = model.extract(panel).factor_returns
+    return {"factors are the given ones": np.nanmax(np.abs(factors - panel.observed_factors))}
+
+
 def characteristics_declared(model, panel):
     """Loadings are the characteristics themselves."""
     loadings = model.extract(panel).measurement.loadings.rows()
@@ -160,6 +197,20 @@ PCA_FORECASTERS = {
     "rolling mean": lambda: RollingMeanFactorForecaster(window=24),
     "AR(1)": AR1FactorForecaster,
     "VAR(2)": lambda: VARFactorForecaster(lags=2, ridge=0.1),
+}
+
+RP_PCA_CONFIGS = {
+    "plain": RPPCAConfig(n_factors=2, tolerance=1e-12),
+    "scaled": RPPCAConfig(n_factors=2, tolerance=1e-12, scale_by_volatility=True),
+    "gamma -1": RPPCAConfig(n_factors=2, tolerance=1e-12, gamma=-1.0),
+}
+
+GIVEN = ("mkt", "smb")
+OBSERVED_CONFIGS = {
+    "static": ObservedFactorConfig(factors=GIVEN, alpha=False),
+    "static with alpha": ObservedFactorConfig(factors=GIVEN),
+    "rolling": ObservedFactorConfig(factors=GIVEN, window=24),
+    "weighted": ObservedFactorConfig(factors=GIVEN, half_life=12.0),
 }
 
 CASES: list[Case] = [
@@ -187,6 +238,26 @@ CASES: list[Case] = [
         # the noise variance has a floor of 1e-12 of the mean square, so exact data are fitted to 1e-6 of it
         exact_tolerance=1e-5,
         declared=orthonormal_declared,
+    ),
+    *(
+        Case(
+            name=f"RP-PCA, {name}",
+            make=pipeline(lambda config=config: RPPCAModel(config)),
+            exact=exact_static,
+            declared=priced_declared,
+        )
+        for name, config in RP_PCA_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=f"observed factors, {name}",
+            make=pipeline(lambda config=config: ObservedFactorModel(config)),
+            exact=exact_observed,
+            declared=given_declared,
+            new_assets="own_history" if config.window or config.half_life else "nan",
+            factors_are_given=True,
+        )
+        for name, config in OBSERVED_CONFIGS.items()
     ),
     Case(
         name="static double",
