@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
@@ -89,6 +90,7 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
+    "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),

@@ -1,4 +1,4 @@
-"""The command line: `latentfactors demo`, `latentfactors walk-forward CONFIG`.
+"""The command line: `latentfactors demo`, `latentfactors walk-forward CONFIG`, `latentfactors report RUN`.
 
 Here live the progress bar, the exit codes (2 for bad input, 130 for Ctrl-C) and the one line that says what
 was wrong. What a command does stands in `jobs` and `demo`; they are imported when a command runs, so that the
@@ -85,6 +85,7 @@ Latent factor models in finance and macroeconomics: one panel, one pipeline, one
 Examples:
   latentfactors demo
   latentfactors walk-forward config.toml
+  latentfactors report results
   latentfactors walk-forward --help       a configuration with all its keys
 """
 _DEMO_HELP = """\
@@ -100,8 +101,8 @@ Examples:
 _WALK_FORWARD_HELP = """\
 Fit on the past, forecast the next block, again and again, on your own CSV or Parquet file.
 
-Writes predictions.parquet, metrics.csv and manifest.json into the output folder and leaves other files there
-alone. `latentfactors demo` writes a configuration to start from.
+Writes predictions.parquet, metrics.csv, manifest.json and the data of the report into the output folder and
+leaves other files there alone. `latentfactors demo` writes a configuration to start from.
 
 \b
 Examples:
@@ -113,6 +114,17 @@ predictor or step are the arguments of the Python class or function of that name
 
 \b
 """ + EXAMPLE_CONFIG.replace("\n\n", "\n\n\b\n")
+_REPORT_HELP = """\
+Write one HTML file about a run: scores, data, fits, factors, loadings, forecasts, portfolios, configuration.
+
+RUN is a folder that `latentfactors demo` or `latentfactors walk-forward` wrote. The file loads nothing from
+anywhere: mail it, print it, read it on a phone. It needs pip install 'latentfactors[report]'.
+
+\b
+Examples:
+  latentfactors report latentfactors-demo
+  latentfactors report results --out for-the-committee.html
+"""
 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")]
 
@@ -196,6 +208,21 @@ def walk_forward(
         with _progress() as progress:
             result = run_job(replace(job, run=run), progress=progress)
         _report(_console(), result, write_job(result))
+
+
+@app.command("report", help=_REPORT_HELP, short_help="One self-contained HTML file about a run.")
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; report.html in the folder of the run.")
+    ] = None,
+) -> None:
+    """The report of a run."""
+    with _one_line_errors():
+        from latentfactors.report import write_report
+
+        path = write_report(run, out)
+        _console().print(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------ what the user sees

@@ -71,7 +71,8 @@ def french_frame() -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        24,570 lines sorted by date: `date` (month end), `portfolio`, `excess_return` (decimal).
+        24,570 lines sorted by date: `date` (month end), `portfolio`, `excess_return` (decimal), and the
+        factors `MktRF`, `SMB`, `HML`, `Mom` (decimal, the same for all portfolios of a month).
 
     Raises
     ------
@@ -82,17 +83,19 @@ def french_frame() -> pl.DataFrame:
     --------
     >>> frame = french_frame()
     >>> frame.columns, frame.height
-    (['date', 'portfolio', 'excess_return'], 24570)
+    (['date', 'portfolio', 'excess_return', 'MktRF', 'SMB', 'HML', 'Mom'], 24570)
     >>> panel = Panel.from_frame(frame, time="date", asset="portfolio", value="excess_return", lag=0)
     """
     import polars as pl
 
-    dates, portfolios, excess = _excess_returns(_french())
+    raw = _french()
+    dates, portfolios, excess = _excess_returns(raw)
     return pl.DataFrame(
         {
             "date": np.repeat(dates, portfolios.size),
             "portfolio": np.tile(portfolios, dates.size),
             "excess_return": excess.ravel(),
+            **{name: np.repeat(raw[name].to_numpy(), portfolios.size) for name in _FACTORS},
         }
     )
 

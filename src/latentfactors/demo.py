@@ -33,10 +33,17 @@ asset = "portfolio"
 value = "excess_return"    # decimal, less the one-month Treasury bill: not subtracted again
 lag = 0                    # 1: other columns of a line became known only at the end of its month
 frequency = "M"
+observed_factors = ["MktRF", "SMB", "HML", "Mom"]    # realised in the month: never used to forecast it
 
 [prepare]
-# Momentum, reversal, volatility, maximum and market beta from months before the forecast one, then ranks.
-steps = ["characteristics_from_returns", "rank_standardise"]
+# Momentum, reversal, volatility, maximum and market beta from months before the forecast one; the first three
+# years, which lack some, are dropped; then ranks.
+steps = [
+    "characteristics_from_returns",
+    { name = "fill_missing", how = "drop" },
+    "rank_standardise",
+    "add_constant",
+]
 
 [splits]
 kind = "expanding"         # or "rolling", with size = 240
@@ -78,6 +85,30 @@ name = "PCA(5), VAR(1)"
 kind = "pipeline"
 model = { type = "pca", n_factors = 5 }
 forecaster = "var"
+
+[[predictor]]
+name = "RP-PCA(5), expanding mean"
+kind = "pipeline"
+model = { type = "rp_pca", n_factors = 5 }
+forecaster = "expanding_mean"
+
+[[predictor]]
+name = "IPCA(3), expanding mean"
+kind = "pipeline"
+model = { type = "ipca", n_factors = 3 }
+forecaster = "expanding_mean"
+
+[[predictor]]
+name = "CAPM, expanding mean"
+kind = "pipeline"
+model = { type = "observed", factors = ["MktRF"], alpha = false }
+forecaster = "expanding_mean"
+
+[[predictor]]
+name = "FF3+Mom, expanding mean"
+kind = "pipeline"
+model = { type = "observed", factors = ["MktRF", "SMB", "HML", "Mom"], alpha = false }
+forecaster = "expanding_mean"
 
 [[predictor]]
 name = "cross-sectional ridge"

@@ -11,9 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors import periods
-from latentfactors.errors import FrequencyError, PanelError
+from latentfactors.errors import (
+    FrequencyError,
+    GapError,
+    InsufficientDataError,
+    PanelError,
+    PanelMismatchError,
+)
 from latentfactors.rows import Attribute, SeriesInfo, read_only
-from latentfactors.validate import check_labels
+from latentfactors.validate import check_labels, count
 
 if TYPE_CHECKING:
     from latentfactors.panel import Panel
@@ -25,6 +31,8 @@ __all__ = [
     "extend_panel",
     "hide_values",
     "join_frequencies",
+    "observed_columns",
+    "periods_after",
     "replace_values",
     "select_assets",
     "slice_periods",
@@ -69,6 +77,60 @@ def slice_periods(panel: Panel, a: int, b: int) -> Panel:
     for each in fields(panel):
         object.__setattr__(view, each.name, changes.get(each.name, getattr(panel, each.name)))
     return view
+
+
+def periods_after(panel: Panel, trained: npt.NDArray[Any]) -> Panel:
+    """The periods of a panel after training, which have to begin right after it.
+
+    Raises
+    ------
+    GapError, InsufficientDataError
+        A gap between the training times (T,) and the panel; no later period.
+    """
+    last = trained[-1]
+    if panel.n_periods and panel.times.dtype.kind != trained.dtype.kind:
+        raise GapError(
+            f"training ended in {last} and the panel starts at {panel.times[0]}: dates or integers?"
+        )
+    fresh = panel.between(int(np.searchsorted(panel.times, last, side="right")), panel.n_periods)
+    if fresh.n_periods == 0:
+        raise InsufficientDataError(f"update needs observed values after {last}, the panel has none")
+    if panel.times[0] > last and not periods.follows(last, panel.times[0], panel.frequency):
+        raise GapError(
+            f"training ended in {last} and the panel starts at {panel.times[0]}: give a panel that starts "
+            "right after training, or earlier"
+        )
+    return fresh
+
+
+def observed_columns(
+    panel: Panel, names: tuple[str, ...], *, gaps: bool = False
+) -> npt.NDArray[np.float64] | None:
+    """(T, M) observed factors in the order of `names`, or None without names.
+
+    Raises
+    ------
+    PanelMismatchError
+        A factor the panel does not have, or, unless `gaps`, one that is missing in some period.
+    """
+    if not names:
+        return None
+    unknown = [name for name in names if name not in panel.observed_factor_names]
+    if unknown or panel.observed_factors is None:
+        raise PanelMismatchError(
+            f"no observed factor {periods.first_offenders(map(repr, unknown))}; the panel has "
+            f"{panel.observed_factor_names}: add it with panel.with_observed_factors"
+        )
+    columns = [panel.observed_factor_names.index(name) for name in names]
+    values = np.ascontiguousarray(panel.observed_factors[:, columns])
+    missing = np.isnan(values)
+    if missing.any() and not gaps:
+        p, j = np.argwhere(missing)[0]
+        raise PanelMismatchError(
+            f"observed factor {names[j]!r} is missing in {count(int(missing[:, j].sum()), 'training period')}"
+            f", the first {panel.times[p]}: fill the gaps, or start later"
+        )
+    return values
 
 
 def hide_values(panel: Panel, cells: npt.ArrayLike) -> Panel:

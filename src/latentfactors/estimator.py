@@ -30,7 +30,16 @@ from latentfactors.rows import read_only
 from latentfactors.state import FitSpan, FitSummary
 from latentfactors.store import class_path, fingerprint, load_object, save_object
 
-__all__ = ["Checkpoints", "Estimator", "Fitted", "PanelSignature", "check_horizon", "freeze"]
+__all__ = [
+    "Checkpoints",
+    "Estimator",
+    "Fitted",
+    "PanelSignature",
+    "at_least",
+    "check_horizon",
+    "check_number",
+    "freeze",
+]
 
 ConfigT = TypeVar("ConfigT")
 EstimatesT = TypeVar("EstimatesT")
@@ -104,8 +113,8 @@ class PanelSignature:
         if self.frequency is not None and panel.frequency is not None:
             # a short stretch of daily data may look like weekdays, so the two count as one
             daily = {"B": "D"}
-            frequencies = (daily.get(self.frequency, self.frequency), daily.get(panel.frequency, panel.frequency))
-            pairs.append(("frequency", *frequencies))
+            fitted, given = (daily.get(each, each) for each in (self.frequency, panel.frequency))
+            pairs.append(("frequency", fitted, given))
         if characteristics:
             pairs.append(("characteristics", self.characteristic_names, panel.characteristic_names))
         for name, expected, got in pairs:
@@ -210,7 +219,7 @@ class Estimator(Generic[ConfigT, EstimatesT]):
     ) -> FitSummary:
         checkpoints = found if isinstance(found, Checkpoints) else Checkpoints({"last": found})
         default = checkpoints.resolve(getattr(self.config, "default_checkpoint", "last"))
-        summary = replace(summary, seconds=time.perf_counter() - began)
+        summary = replace(summary, seconds=time.perf_counter() - began, checkpoint=default)
         self._fitted = Fitted(checkpoints, default, summary, span, signature)
         return summary
 
@@ -310,6 +319,22 @@ def freeze(record: Any) -> Any:
         if isinstance(value, np.ndarray):
             object.__setattr__(record, each.name, read_only(value))
     return record
+
+
+def at_least(name: str, value: Any, lowest: int) -> None:
+    """Refuse anything but a whole number >= `lowest`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        raise ConfigurationError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+
+
+def check_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """A finite number >= 0 (> 0) as a float, so that 12 and 12.0 are the same configuration."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not 0 <= value < np.inf or (positive and value == 0):
+        raise ConfigurationError(
+            f"{name} must be a finite number {'> 0' if positive else '>= 0'}, got {value!r}"
+        )
+    return float(value)
 
 
 def check_horizon(horizon: Any, lowest: int | None = 1) -> int:

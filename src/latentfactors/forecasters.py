@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, InsufficientDataError, MissingCapabilityError
-from latentfactors.estimator import freeze
+from latentfactors.errors import InsufficientDataError, MissingCapabilityError
+from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.kernels.autoregression import (
     VectorAutoregression,
     conditional_forecasts,
@@ -64,7 +64,7 @@ class ExpandingMeanConfig:
     min_periods: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("min_periods", self.min_periods, 1)
+        at_least("min_periods", self.min_periods, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,8 @@ class EWMAConfig:
     min_periods: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("min_periods", self.min_periods, 1)
-        if not 0 < self.half_life < np.inf:
-            raise ConfigurationError(f"half_life must be positive and finite, got {self.half_life}")
+        at_least("min_periods", self.min_periods, 1)
+        object.__setattr__(self, "half_life", check_number("half_life", self.half_life, positive=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +87,8 @@ class RollingMeanConfig:
     min_periods: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("min_periods", self.min_periods, 1)
-        _at_least("window", self.window, self.min_periods)
+        at_least("min_periods", self.min_periods, 1)
+        at_least("window", self.window, self.min_periods)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +104,8 @@ class VARConfig:
     ridge: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("lags", self.lags, 1)
-        if not 0 <= self.ridge < np.inf:
-            raise ConfigurationError(f"ridge must be a finite number >= 0, got {self.ridge}")
+        at_least("lags", self.lags, 1)
+        object.__setattr__(self, "ridge", check_number("ridge", self.ridge))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,11 +289,6 @@ class NativeFactorForecaster(FactorForecaster[NativeConfig, NoEstimates]):
         raise MissingCapabilityError(
             "native forecasts come from the model's state, not from realised factors"
         )
-
-
-def _at_least(name: str, value: int, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-        raise ConfigurationError(f"{name} must be a whole number >= {lowest}, got {value!r}")
 
 
 def _rows(moments: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:

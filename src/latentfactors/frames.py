@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from latentfactors.rows import RowIndex
 
 __all__ = [
+    "FRAMES_FORMAT",
     "Backend",
     "claim_manifest",
     "predictions_frame",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 Backend = Literal["polars", "pandas", "pyarrow"]
-_FORMAT = "latentfactors-frames"
+FRAMES_FORMAT = "latentfactors-frames"
 
 
 def to_frame(columns: Mapping[str, npt.NDArray[Any]], backend: Backend | str = "polars") -> Any:
@@ -177,13 +178,13 @@ def write_frames(
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in contents.items()
     }
-    document = {**(manifest or {}), "format": _FORMAT, "files": files}
+    document = {**(manifest or {}), "format": FRAMES_FORMAT, "files": files}
     try:
         text = json.dumps(document, indent=2, allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise StoreError(f"the manifest cannot be written as JSON: {error}") from error
     contents["manifest.json"] = f"{text}\n".encode()
-    claim_manifest(folder, _FORMAT)
+    claim_manifest(folder, FRAMES_FORMAT)
     _write_together({folder / name: data for name, data in contents.items()})
     return [folder / name for name in contents]
 

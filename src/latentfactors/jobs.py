@@ -21,8 +21,8 @@ import os
 import platform
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +31,12 @@ from typing import Any
 from latentfactors.errors import ConfigurationError, PanelError
 from latentfactors.estimator import check_horizon
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
-from latentfactors.frames import write_frames
+from latentfactors.frames import FRAMES_FORMAT, claim_manifest, write_frames
 from latentfactors.model import Predictor
 from latentfactors.panel import Panel, ValueKind
 from latentfactors.periods import Frequency, is_date
 from latentfactors.pipeline import LatentFactorForecastPipeline
+from latentfactors.report.data import REPORT_DATA, Exposures, collect, last_exposures, sha256_of
 from latentfactors.settings import as_table, checked, choose, make, named, refuse_unknown, selected, shown
 from latentfactors.sources import check_columns
 from latentfactors.splits import Splits
@@ -47,7 +48,12 @@ __all__ = ["Job", "JobResult", "load_panel", "parse_job", "read_job", "run_job",
 # ------------------------------------------------------------------------------------ what can be named
 
 # A model's config stands beside it: XModel is built from XConfig.
-MODELS = {"pca": "models.pca:PCAModel"}
+MODELS = {
+    "pca": "models.pca:PCAModel",
+    "rp_pca": "models.rp_pca:RPPCAModel",
+    "ipca": "models.ipca:IPCAModel",
+    "observed": "models.observed:ObservedFactorModel",
+}
 FORECASTERS = {
     "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",
     "ewma": "forecasters:EWMAFactorForecaster",
@@ -74,7 +80,7 @@ STEPS = {
     "add_constant": "prepare:add_constant",
 }
 SPLITS = {"expanding": "splits:ExpandingWindow", "rolling": "splits:RollingWindow"}
-_WRITTEN = ("predictions.parquet", "weights.parquet", "metrics.csv", "manifest.json")
+_WRITTEN = ("predictions.parquet", "weights.parquet", "metrics.csv", REPORT_DATA, "manifest.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +189,13 @@ class Job:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class JobResult:
-    """What a job found: a walk-forward per predictor, and the polars frame of `metrics_table`."""
+    """What a job found: walk-forwards, the polars frame of `metrics_table`, loadings of the last refits."""
 
     job: Job
     panel: Panel
     results: Mapping[str, WalkForwardResult]
     table: Any
+    exposures: Mapping[str, Exposures] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -319,26 +326,33 @@ def load_panel(job: Job) -> Panel:
         if file.suffix.lower() == ".parquet":
             panel = Panel.from_parquet(file, **columns)
         elif file.suffix.lower() == ".csv":
-            panel = Panel.from_frame(_read_csv(file, missing), **columns)
+            frame = _read_csv(file, missing, columns["asset"], columns["attributes"])
+            panel = Panel.from_frame(frame, **columns)
         else:
             raise PanelError(f"expected a .csv or .parquet file, got the ending {file.suffix!r}")
     return job.prepare(panel)
 
 
-def _read_csv(file: Path, missing: tuple[str, ...]) -> Any:
-    """All columns, so that a line with a field too many is refused; all lines decide on a column's type."""
+def _read_csv(file: Path, missing: tuple[str, ...], asset: str, attributes: Sequence[str]) -> Any:
+    """All columns, so that a line with a field too many is refused; all lines decide on a column's type.
+
+    Dates stay text until the panel reads them: a guess would take 02/01/2000 for the second of January, and
+    move a zoned evening into the next month. Labels stay text too, for 007 is not 7, unless all are integers.
+    """
     import polars as pl
 
     try:
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
             header = next(csv.reader(lines), [])
         check_columns(header, ())  # polars would rename the second of two equal names
-        return pl.read_csv(
-            file.read_bytes(),
-            infer_schema_length=None,
-            try_parse_dates=True,
-            null_values=list(missing) or None,
+        nulls = list(missing) or None
+        labels = {name: pl.String for name in (asset, *attributes) if name in header}
+        frame = pl.read_csv(
+            file.read_bytes(), infer_schema_length=None, null_values=nulls, schema_overrides=labels
         )
+        if asset in labels and frame[asset].drop_nulls().str.contains(r"^(0|-?[1-9][0-9]{0,17})$").all():
+            frame = frame.with_columns(pl.col(asset).cast(pl.Int64))
+        return frame
     except (csv.Error, pl.exceptions.PolarsError) as error:
         raise PanelError(f"the file cannot be read as CSV: {error}") from None
 
@@ -377,11 +391,12 @@ def run_job(
                 predictor, panel, job.splits, horizon=job.run.horizon, n_jobs=job.run.n_jobs,
                 store=job.store, progress=report,
             )  # fmt: skip
-    return JobResult(job=job, panel=panel, results=results, table=metrics_table(results))
+    loadings = last_exposures(job.predictors, results)
+    return JobResult(job=job, panel=panel, results=results, table=metrics_table(results), exposures=loadings)
 
 
 def write_job(result: JobResult, extra: Mapping[str, bytes] | None = None) -> list[Path]:
-    """Write predictions.parquet, metrics.csv and manifest.json into the job's output folder.
+    """Write predictions.parquet, metrics.csv, report-data.zip and manifest.json into the job's output folder.
 
     Everything is written next door first and moved in when it is complete; other files stay as they are. The
     predictions of all predictors stand in one file, told apart by its column `predictor`; weights likewise.
@@ -389,15 +404,14 @@ def write_job(result: JobResult, extra: Mapping[str, bytes] | None = None) -> li
     """
     folder = result.job.output
     predictions, weights = predictions_table(result.results), weights_table(result.results)
-    contents = dict(extra or {})
-    contents["metrics.csv"] = result.table.fill_nan(None).write_csv().encode()
-    folder.mkdir(parents=True, exist_ok=True)
+    own = {"metrics.csv": result.table.fill_nan(None).write_csv().encode()}
+    own[REPORT_DATA] = collect(result.results, result.exposures).to_bytes()
+    contents, manifest = {**(extra or {}), **own}, job_manifest(result) | {"extra_files": sha256_of(own)}
+    claim_manifest(folder, FRAMES_FORMAT)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staging:
         for name, content in contents.items():
             (Path(staging) / name).write_bytes(content)
-        written = write_frames(
-            staging, predictions=predictions, weights=weights, manifest=job_manifest(result)
-        )
+        written = write_frames(staging, predictions=predictions, weights=weights, manifest=manifest)
         names = [*contents, *(path.name for path in written)]
         for name in names:
             os.replace(Path(staging) / name, folder / name)

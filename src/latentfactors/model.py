@@ -27,7 +27,15 @@ from latentfactors.history import History
 from latentfactors.panel import Panel
 from latentfactors.results import AssetForecastResult, FactorForecastResult, FactorWeights, Prediction
 from latentfactors.rows import RowIndex
-from latentfactors.state import FitSpan, FitSummary, LatentFactorState
+from latentfactors.state import (
+    ConditionalLoadings,
+    Factors,
+    FitSpan,
+    FitSummary,
+    LatentFactorState,
+    Measurement,
+    StaticLoadings,
+)
 
 __all__ = [
     "AssetMapper",
@@ -35,7 +43,9 @@ __all__ = [
     "LatentFactorModel",
     "PanelPredictor",
     "Predictor",
+    "input_unit_state",
     "known_assets",
+    "static_state",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -350,3 +360,66 @@ def known_assets(index: RowIndex, trained: npt.NDArray[Any], who: str) -> npt.ND
             "another kind?"
         )
     return position
+
+
+def static_state(
+    panel: Panel,
+    factors: Factors,
+    loadings: FloatArray,
+    residual_variance: FloatArray,
+    *,
+    pooled_residual_variance: float,
+    fit_span: FitSpan,
+    alpha: FloatArray | None = None,
+) -> LatentFactorState:
+    """The state of a model whose assets keep their loadings (N, K), in input units.
+
+    Loadings, residual variances and alpha (N,) are in the panel's order of assets, NaN where the asset has
+    none; the pooled residual variance then stands in.
+    """
+    codes = panel.asset_codes
+    variance = np.where(np.isfinite(residual_variance), residual_variance, pooled_residual_variance)
+    without = panel.active_assets & ~np.isfinite(loadings).all(axis=1)
+    return input_unit_state(
+        panel,
+        factors,
+        StaticLoadings(loadings, panel.index),
+        variance[codes],
+        alpha=None if alpha is None else alpha[codes],
+        n_without=int(without.sum()),
+        fit_span=fit_span,
+    )
+
+
+def input_unit_state(
+    panel: Panel,
+    factors: Factors,
+    loadings: StaticLoadings | ConditionalLoadings,
+    residual_variance: FloatArray,
+    *,
+    alpha: FloatArray | None,
+    n_without: int,
+    fit_span: FitSpan,
+) -> LatentFactorState:
+    """The state of a model that neither centres nor scales; residual variance and alpha are (R,).
+
+    `n_without`: assets of the panel that have no loadings.
+    """
+    index, n_realised = panel.index, panel.n_realised
+    return LatentFactorState(
+        index=index,
+        factors=factors,
+        measurement=Measurement(
+            loadings=loadings,
+            location=np.zeros(index.n_assets),
+            scale=np.ones(index.n_assets),
+            residual_variance=residual_variance,
+            alpha=alpha,
+        ),
+        n_realised=n_realised,
+        fit_span=fit_span,
+        metadata={
+            "n_assets_without_loadings": n_without,
+            "n_periods_without_factors": int(np.isnan(factors.values[:n_realised]).any(axis=1).sum()),
+        },
+    )

@@ -49,6 +49,8 @@ Frequency = Literal["M", "Q", "W", "B", "D"]
 CALENDAR_FREQUENCIES: tuple[Frequency, ...] = ("M", "Q", "W")
 # Exchanges close for up to nine days (the long Chinese holidays); a longer silence is a gap.
 _LONGEST_HOLIDAY = 10
+# What may lie between training and a panel that continues it without being noticed.
+_LONGEST_WEEKEND = 5
 # Shortest and longest distance in days of two dates that stand for neighbouring periods.
 _CLEAN_GAPS: dict[Frequency, tuple[int, int]] = {"M": (25, 37), "Q": (80, 104), "W": (4, 10)}
 _DAYS = np.dtype("datetime64[D]")
@@ -309,5 +311,6 @@ def follows(last: Any, first: Any, frequency: Frequency | None) -> bool:
                 "state frequency='M', 'Q', 'W', 'B' or 'D' when building the panel"
             )
         if frequency in ("B", "D"):
-            return 0 < (first - last).astype(int) <= _LONGEST_HOLIDAY
+            # A weekend and a holiday or two; a longer silence needs the panel that has the dates in it.
+            return 0 < (first - last).astype(int) <= _LONGEST_WEEKEND
     return bool(shift(np.array([last]), 1, frequency)[0] == first)

@@ -128,7 +128,8 @@ class ParquetSource:
         import polars as pl
 
         with self._readable():
-            return nw.from_native(pl.read_parquet(self.path, columns=[name])[name], series_only=True)
+            table = pl.read_parquet(self.path, columns=[name], glob=False)
+            return nw.from_native(table[name], series_only=True)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -74,6 +74,8 @@ class FitSummary:
         Statistical remarks, as sentences. They never become Python warnings.
     seconds
         Wall time of the fit.
+    checkpoint
+        Label of the checkpoint that counts when none is named.
     """
 
     converged: bool = True
@@ -86,6 +88,7 @@ class FitSummary:
     history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    checkpoint: int | str = "last"
 
 
 # ------------------------------------------------------------------------------------ loadings

@@ -157,7 +157,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"no artifact at {str(folder)!r}: manifest.json is missing")
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{str(path)!r} is not a manifest: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise StoreError(f"{str(path)!r} was not written by latentfactors")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors import periods
-from latentfactors.errors import FrequencyError, PanelError
+from latentfactors.errors import ConfigurationError, FrequencyError, PanelError, PanelMismatchError
 from latentfactors.rows import Attribute, read_integers, read_only
 
 if TYPE_CHECKING:
@@ -127,6 +127,29 @@ def check_finite(array: npt.NDArray[Any], name: str, names: Sequence[str] = ()) 
                 f"{name}{column} has an infinity in row {start + where[0]}: infinities are not observations, "
                 "replace them by NaN or repair them"
             )
+
+
+def check_whole(config: Any, **least: int) -> None:
+    """Refuse a setting that is no whole number, or smaller than the number given under its name."""
+    for name, smallest in least.items():
+        given = getattr(config, name)
+        whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
+        if not whole or given < smallest:
+            raise ConfigurationError(f"{name} must be a whole number, at least {smallest}, got {given!r}")
+
+
+def check_row_weights(
+    values: npt.NDArray[Any], weights: npt.NDArray[Any], offsets: npt.NDArray[Any], times: npt.NDArray[Any]
+) -> None:
+    """Refuse observed rows without a weight; period p is offsets[p]:offsets[p + 1] and is called times[p]."""
+    missing = np.isfinite(values) & np.isnan(weights)
+    if missing.any():
+        p = int(np.searchsorted(offsets, np.argmax(missing), side="right")) - 1
+        raise PanelMismatchError(
+            "weighting='panel' needs a weight in every observed row, "
+            f"{int(missing[offsets[p] : offsets[p + 1]].sum())} are missing in period {times[p]}: fill them, "
+            "or use weighting='rows'"
+        )
 
 
 def _check_index(panel: Panel, n_periods: int, n_assets: int, n_rows: int) -> tuple[Any, Any]:

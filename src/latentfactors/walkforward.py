@@ -9,8 +9,11 @@ last block only.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from latentfactors.track_record import BlockForecast, SplitFailure, WalkForwardR
 __all__ = ["walk_forward"]
 
 Progress = Callable[[int, int], None]
+_PROCESS = uuid.uuid4().hex
 
 
 def walk_forward(
@@ -99,15 +103,16 @@ def walk_forward(
     n_reused = sum(outcome is not None for outcome in outcomes)
     done = n_reused
     _report(progress, done, len(planned))
-    for position, outcome in _run_missing(predictor, panel, planned, outcomes, horizon, n_jobs):
-        outcomes[position] = outcome
-        folder = folders[position]
-        if folder is not None and isinstance(outcome, BlockForecast):
-            save_object(
-                folder, outcome, {"split": planned[position].describe(panel), "predictor": repr(predictor)}
-            )
-        done += 1
-        _report(progress, done, len(planned))
+    # Many small products: more than one BLAS thread costs more than it brings, above all in parallel.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for position, outcome in _run_missing(predictor, panel, planned, outcomes, horizon, n_jobs):
+            outcomes[position] = outcome
+            folder = folders[position]
+            if folder is not None and isinstance(outcome, BlockForecast):
+                split = planned[position].describe(panel)
+                save_object(folder, outcome, {"split": split, "predictor": repr(predictor)})
+            done += 1
+            _report(progress, done, len(planned))
     blocks = tuple(outcome if isinstance(outcome, BlockForecast) else None for outcome in outcomes)
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, SplitFailure))
     if len(failures) == len(planned):
@@ -127,11 +132,13 @@ def walk_forward(
 
 
 def run_split(
-    predictor: Predictor, panel: Panel, split: Split | VintageSplit, horizon: int, position: int
+    predictor: Predictor, panel: Panel, split: Split | VintageSplit, horizon: int, position: int, parent: str
 ) -> tuple[int, BlockForecast | SplitFailure]:
     """One task: slice, fit a copy, predict the block. Runs in the worker."""
-    # Many small products: more than one BLAS thread costs more than it brings, above all in parallel workers.
-    with threadpool_limits(limits=1, user_api="blas"):
+    # Where workers are threads, the process that started them has set the limit: limits taken and given back
+    # by several threads at once would not find the way home.
+    elsewhere = _this_process() != parent
+    with threadpool_limits(limits=1, user_api="blas") if elsewhere else nullcontext():
         try:
             return position, _fit_and_predict(predictor, panel, split, horizon)
         except ConfigurationError:
@@ -190,8 +197,9 @@ def _run_missing(
 ) -> Iterator[tuple[int, BlockForecast | SplitFailure]]:
     """Outcomes of the splits that are not stored, as they finish."""
     unfitted = predictor.clone()  # whatever it found before stays here
+    parent = _this_process()
     tasks = [
-        joblib.delayed(run_split)(unfitted, panel, split, horizon, position)
+        joblib.delayed(run_split)(unfitted, panel, split, horizon, position, parent)
         for position, split in enumerate(planned)
         if outcomes[position] is None
     ]
@@ -226,7 +234,14 @@ def _stored(folder: Path | None) -> BlockForecast | None:
     try:
         return load_object(folder, BlockForecast)
     except StoreError:
+        # The folder is named by the key, so whatever stands there is ours to replace.
+        (folder / "manifest.json").unlink(missing_ok=True)
         return None
+
+
+def _this_process() -> str:
+    """A name for this process among all processes of all machines."""
+    return f"{_PROCESS}-{os.getpid()}"
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

@@ -15,6 +15,7 @@ from latentfactors.jobs import load_panel
 
 NAMES = [
     "PCA(5), expanding mean", "PCA(5), EWMA", "PCA(5), rolling mean", "PCA(5), AR(1)", "PCA(5), VAR(1)",
+    "RP-PCA(5), expanding mean", "IPCA(3), expanding mean", "CAPM, expanding mean", "FF3+Mom, expanding mean",
     "cross-sectional ridge", "cross-sectional OLS", "historical mean", "zero",
 ]  # fmt: skip
 
@@ -43,6 +44,7 @@ def test_the_whole_demo(tmp_path):
     assert "latentfactors walk-forward latentfactors-demo/config.toml" in done.stdout
     folder = tmp_path / "latentfactors-demo"
     files = {"french.csv", "config.toml", "metrics.csv", "predictions.parquet", "manifest.json"}
+    files |= {"report-data.zip"}
     assert {path.name for path in folder.iterdir()} == files
 
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -68,7 +70,9 @@ def test_the_whole_demo(tmp_path):
     assert 0.002 < mean.mean() < 0.012  # a monthly premium in decimals
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["panel"]["value_kind"] == "excess_return"
-    assert manifest["panel"]["notes"] == []
+    assert manifest["panel"]["notes"] == [
+        "fill_missing('drop') left out 1,080 rows with 1,080 observed values"
+    ]
 
 
 def test_the_configuration_repeats_the_demo(capsys, tmp_path, short):
@@ -100,7 +104,11 @@ def test_the_risk_free_rate_is_subtracted_once():
 
     panel = demo.demo_panel(demo.parse_job(demo.tomllib.loads(demo.DEMO_CONFIG)))
     raw = french.load()
-    np.testing.assert_array_equal(panel.wide()[:, panel.assets == "NoDur"][:, 0], raw["NoDur"] - raw["RF"])
+    excess = (raw["NoDur"] - raw["RF"]).to_numpy()
+    got = panel.wide()[:, panel.assets == "NoDur"][:, 0]
+    # the first 36 months lack characteristics and are dropped
+    np.testing.assert_array_equal(got[36:], excess[36:])
+    assert np.isnan(got[:36]).all()
 
 
 def test_the_file_holds_the_same_panel(tmp_path):
@@ -113,7 +121,7 @@ def test_characteristics_are_built_from_earlier_returns(short):
     job = demo.parse_job(demo.tomllib.loads(demo.DEMO_CONFIG))
     panel = demo.demo_panel(job)
     assert panel.characteristic_names[:2] == ("mom12m", "mom6m")
-    assert panel.transforms[-1] == "rank_standardise"
+    assert panel.transforms[-3:] == ("fill_missing('drop')", "rank_standardise", "add_constant")
     cut = french_frame().filter(pl.col("date") <= pl.date(2000, 12, 31))
     earlier = job.prepare(
         demo.Panel.from_frame(cut, time="date", asset="portfolio", value="excess_return", lag=0)

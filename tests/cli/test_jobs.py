@@ -1,13 +1,14 @@
 import json
 import tomllib
 
+import numpy as np
 import polars as pl
 import pytest
 
 from latentfactors import jobs
 from latentfactors.cli import EXAMPLE_CONFIG
-from latentfactors.errors import ConfigurationError
-from latentfactors.jobs import parse_job, read_job, run_job, write_job
+from latentfactors.errors import ConfigurationError, PanelError, StoreError
+from latentfactors.jobs import load_panel, parse_job, read_job, run_job, write_job
 from latentfactors.settings import choose
 from tests.cli.small import CONFIG, small_frame, write_small_job
 
@@ -35,7 +36,9 @@ def test_a_job_writes_what_it_says(tmp_path):
     seen = []
     result = run_job(job, progress=lambda *step: seen.append(step))
     written = write_job(result)
-    assert sorted(path.name for path in written) == ["manifest.json", "metrics.csv", "predictions.parquet"]
+    assert sorted(path.name for path in written) == [
+        "manifest.json", "metrics.csv", "predictions.parquet", "report-data.zip"
+    ]  # fmt: skip
     assert {path.name for path in (tmp_path / "results").iterdir()} == {path.name for path in written} | {
         "notes.txt"
     }
@@ -131,3 +134,44 @@ def test_dates_without_frequency_and_a_longer_horizon_are_refused_before_the_wor
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(ConfigurationError, match="frequency"):
         run_job(read_job(tmp_path / "config.toml"))
+
+
+def csv_job(folder, times, firms=("A", "B", "C")):
+    rng = np.random.default_rng(0)
+    lines = ["month,firm,ret,size"]
+    lines += [f"{month},{firm},{rng.normal():.4f},{rng.uniform():.4f}" for month in times for firm in firms]
+    config = write_small_job(folder)
+    (folder / "data.csv").write_text("\n".join(lines) + "\n")
+    return read_job(config)
+
+
+def test_a_csv_keeps_its_labels(tmp_path):
+    months = [f"{2000 + k // 12}-{k % 12 + 1:02d}-15" for k in range(40)]
+    assert load_panel(csv_job(tmp_path, months, ("007", "7", "1E5"))).assets.tolist() == ["007", "1E5", "7"]
+    assert load_panel(csv_job(tmp_path, months, ("10107", "7"))).assets.tolist() == [7, 10107]
+
+
+def test_a_csv_guesses_no_dates(tmp_path):
+    american = [f"{k % 12 + 1:02d}/01/{2000 + k // 12}" for k in range(40)]
+    with pytest.raises(PanelError, match="month"):
+        load_panel(csv_job(tmp_path, american))
+
+
+def test_a_zoned_evening_stays_in_its_month(tmp_path):
+    days = (np.datetime64("2000-02") + np.arange(40).astype("timedelta64[M]")).astype("datetime64[D]")
+    evenings = [f"{day}T23:30:00-05:00" for day in days - np.timedelta64(1, "D")]
+    panel = load_panel(csv_job(tmp_path, evenings))
+    # lag=1: the first row is the month after the first line's
+    assert str(panel.times[0]) == "2000-02-29"
+
+
+def test_a_foreign_manifest_is_left_alone(tmp_path):
+    config = write_small_job(tmp_path)
+    (tmp_path / "results").mkdir()
+    foreign = tmp_path / "results" / "manifest.json"
+    foreign.write_text('{"name": "my web app"}')
+    job = read_job(config)
+    with pytest.raises(StoreError, match="manifest"):
+        write_job(run_job(job))
+    assert foreign.read_text() == '{"name": "my web app"}'
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["manifest.json"]

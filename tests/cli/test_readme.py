@@ -40,7 +40,7 @@ def test_configurations_are_jobs(path):
 
 def test_commands_exist(capsys):
     shown = set(re.findall(r"^latentfactors ([a-z][a-z-]*)", README.read_text(encoding="utf-8"), flags=re.M))
-    assert shown == {"demo", "walk-forward"}
+    assert shown == {"demo", "walk-forward", "report"}
     for command in shown:
         with pytest.raises(SystemExit) as leaving:
             cli.main([command, "--help"])

@@ -20,6 +20,8 @@ from latentfactors import (
     EWMAFactorForecaster,
     ExpandingMeanFactorForecaster,
     HistoricalMeanPredictor,
+    IPCAConfig,
+    IPCAModel,
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
@@ -108,6 +110,16 @@ def exact_characteristics() -> tuple[Panel, np.ndarray]:
     return hide(panel.with_values(truth)), truth
 
 
+def exact_instrumented() -> tuple[Panel, np.ndarray]:
+    """IPCA's process with two factors, without noise."""
+    panel = contract_panel(missing=0.0).between(0, 64)
+    rng = np.random.default_rng(4)
+    gamma, _ = np.linalg.qr(rng.normal(size=(3, 2)))
+    factors = 0.02 + rng.normal(size=(64, 2)) * [0.1, 0.05]
+    truth = ((panel.characteristics @ gamma) * factors[panel.index.period_codes]).sum(axis=1)
+    return hide(panel.with_values(truth)), truth
+
+
 def exact_observed() -> tuple[Panel, np.ndarray]:
     """Static betas on the panel's observed factors, without noise."""
     panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
@@ -175,6 +187,22 @@ def priced_declared(model, panel):
     }
 
 
+def instrumented_declared(model, panel):
+    """Gamma'Gamma = I; F'F/T diagonal, descending; factor means not negative; alpha orthogonal to Gamma."""
+    gamma, factors = model.estimates.gamma, model.extract(panel).factor_returns
+    factors = factors[np.isfinite(factors).all(axis=1)]
+    moments = factors.T @ factors / len(factors)
+    size = np.sqrt(np.outer(np.diag(moments), np.diag(moments)))
+    alpha = np.zeros(len(gamma)) if model.estimates.gamma_alpha is None else model.estimates.gamma_alpha
+    return {
+        "gamma orthonormal": np.abs(gamma.T @ gamma - np.eye(gamma.shape[1])).max(),
+        "moments diagonal": np.abs((moments - np.diag(np.diag(moments))) / size).max(),
+        "moments descending": max(0.0, np.diff(np.diag(moments)).max() / moments[0, 0]),
+        "factor means not negative": max(0.0, -factors.mean(axis=0).min()),
+        "alpha orthogonal": np.abs(gamma.T @ alpha).max() / max(np.abs(alpha).max(), 1e-300),
+    }
+
+
 def given_declared(model, panel):
     """Factors are the observed ones themselves."""
     factors = model.extract(panel).factor_returns
@@ -203,6 +231,12 @@ RP_PCA_CONFIGS = {
     "plain": RPPCAConfig(n_factors=2, tolerance=1e-12),
     "scaled": RPPCAConfig(n_factors=2, tolerance=1e-12, scale_by_volatility=True),
     "gamma -1": RPPCAConfig(n_factors=2, tolerance=1e-12, gamma=-1.0),
+}
+
+IPCA_CONFIGS = {
+    "plain": IPCAConfig(n_factors=2),
+    "with alpha": IPCAConfig(n_factors=2, alpha=True),
+    "by period": IPCAConfig(n_factors=2, weighting="periods"),
 }
 
 GIVEN = ("mkt", "smb")
@@ -247,6 +281,16 @@ CASES: list[Case] = [
             declared=priced_declared,
         )
         for name, config in RP_PCA_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=f"IPCA, {name}",
+            make=pipeline(lambda config=config: IPCAModel(config)),
+            exact=exact_instrumented,
+            declared=instrumented_declared,
+            new_assets="forecast",
+        )
+        for name, config in IPCA_CONFIGS.items()
     ),
     *(
         Case(

@@ -42,9 +42,17 @@ def test_numbers():
 
 def test_the_long_frame_is_the_same_data():
     frame, panel = french_frame(), french_sample()
-    assert frame.columns == ["date", "portfolio", "excess_return"]
-    again = Panel.from_frame(frame, time="date", asset="portfolio", value="excess_return", lag=0)
+    assert frame.columns == ["date", "portfolio", "excess_return", "MktRF", "SMB", "HML", "Mom"]
+    again = Panel.from_frame(
+        frame,
+        time="date",
+        asset="portfolio",
+        value="excess_return",
+        lag=0,
+        observed_factors=panel.observed_factor_names,
+    )
     assert again.frequency == "M"
+    np.testing.assert_array_equal(again.observed_factors, panel.observed_factors)
     np.testing.assert_array_equal(again.select(panel.assets).wide(), panel.wide())
 
 

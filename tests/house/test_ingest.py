@@ -375,3 +375,12 @@ def test_attributes_are_matched_by_label():
     ):
         with pytest.raises(PanelError, match=match):
             panel.with_attributes(bad, asset="firm")
+
+
+def test_a_parquet_name_is_no_pattern(tmp_path):
+    """`x[1].parquet` is that file, not x1.parquet."""
+    for name, value in (("x1.parquet", 1.0), ("x[1].parquet", 2.0)):
+        frame = pl.DataFrame({"t": ["2020-01-31", "2020-02-29"], "i": ["A", "A"], "r": [value, value]})
+        frame.write_parquet(tmp_path / name)
+    panel = Panel.from_parquet(tmp_path / "x[1].parquet", time="t", asset="i", value="r", lag=0)
+    assert panel.values.tolist() == [2.0, 2.0]

@@ -658,3 +658,16 @@ def test_the_same_call_runs_on_dask_and_sends_the_panel_once(monkeypatch):
     assert len(there.blocks) == 16
     assert sent == [panel.n_rows]
     assert_same(here, there, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("content", [b"\0" * 500, b"{}", b"[]", b"null", b"", b"[" * 100_000])
+def test_a_damaged_manifest_is_done_again(tmp_path, content):
+    panel = static_panel(n_periods=40, n_assets=8, n_factors=2, seed=1).panel
+    splits = ExpandingWindow(first=24, step=8)
+    first = walk_forward(HistoricalMeanPredictor(), panel, splits, store=tmp_path)
+    damaged = next(tmp_path.glob("*/manifest.json"))
+    damaged.write_bytes(content)
+    again = walk_forward(HistoricalMeanPredictor(), panel, splits, store=tmp_path)
+    assert again.n_reused == len(splits.split(panel)) - 1
+    assert np.array_equal(again.record.forecast, first.record.forecast, equal_nan=True)
+    assert walk_forward(HistoricalMeanPredictor(), panel, splits, store=tmp_path).n_reused == 2

@@ -11,6 +11,7 @@ from latentfactors import (
     CrossSectionalOLSPredictor,
     CrossSectionalRidgePredictor,
     HistoricalMeanPredictor,
+    Panel,
     Predictor,
     RegressorPredictor,
     ZeroPredictor,
@@ -344,3 +345,22 @@ def test_foreign_regressors_are_checked():
         RegressorPredictor(linear.Ridge(), horizon=0)
     with pytest.raises(InsufficientDataError, match="nothing to learn from"):
         RegressorPredictor(linear.Ridge(), horizon=9).fit(PANEL.between(0, 3))
+
+
+def test_characteristics_in_natural_units_keep_their_digits():
+    """A market capitalisation beside a ratio: the ratio's slope must not drown in cross products."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 60, 2))
+    values = 0.01 * z.sum(axis=2) + 0.001 * rng.normal(size=(40, 60))
+    plain = CrossSectionalOLSPredictor()
+    plain.fit(Panel.from_arrays(values, z))
+    for scale in (1e-10, 1e7, 1e12):
+        scaled = CrossSectionalOLSPredictor()
+        scaled.fit(Panel.from_arrays(values, z * [scale, 1.0]))
+        np.testing.assert_allclose(scaled.estimates.slopes * [scale, 1.0], plain.estimates.slopes, rtol=1e-8)
+
+
+@pytest.mark.parametrize("min_assets", [0, -1, 1.5, True, "3"])
+def test_min_assets_is_a_positive_whole_number(min_assets):
+    with pytest.raises(ConfigurationError, match="min_assets"):
+        CrossSectionalRidgePredictor(min_assets=min_assets)

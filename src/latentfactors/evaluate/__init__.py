@@ -1,5 +1,33 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
+from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
+from latentfactors.evaluate.futures import RawColumns
+from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
+from latentfactors.evaluate.pricing_tests import (
+    GRSResult,
+    MaximalSharpe,
+    grs_test,
+    maximal_sharpe,
+    performance,
+)
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 
-__all__ = ["metrics_table", "predictions_table", "weights_table"]
+__all__ = [
+    "AuditCertificate",
+    "AuditTrial",
+    "FactorSpaceComparison",
+    "GRSResult",
+    "MaximalSharpe",
+    "PortfolioSort",
+    "RawColumns",
+    "audit",
+    "compare_factor_spaces",
+    "grs_test",
+    "maximal_sharpe",
+    "metrics_table",
+    "performance",
+    "predictions_table",
+    "sort_portfolios",
+    "weights_table",
+]

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import InsufficientDataError
+from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.kernels.linalg import binary_scale
 from latentfactors.rows import RowIndex
 from latentfactors.validate import count
@@ -22,6 +22,25 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _NO_MOVEMENT = 1e-12  # standard deviation relative to the root mean square of an asset that stands still
+
+
+def check_limits(n_factors: int, min_observed: int | None, tolerance: float, max_iterations: int) -> None:
+    """Refuse settings no fit can work with.
+
+    Raises
+    ------
+    ConfigurationError
+        Fewer observed assets than factors; a tolerance outside (0, 1); no iteration.
+    """
+    if min_observed is not None and min_observed < n_factors:
+        raise ConfigurationError(
+            f"min_observed={min_observed} cannot identify {n_factors} factors: give at least as many"
+        )
+    if not 0 < tolerance < 1 or max_iterations < 1:
+        raise ConfigurationError(
+            f"tolerance must lie in (0, 1) and max_iterations be positive, got {tolerance} and "
+            f"{max_iterations}"
+        )
 
 
 def choose_cells(

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, StoreError
-from latentfactors.estimator import Estimator, check_horizon, freeze
+from latentfactors.estimator import Estimator, at_least, check_horizon, check_number, freeze
 from latentfactors.history import continues
+from latentfactors.kernels.moments import unit_columns
 from latentfactors.kernels.scores import running_asset_means
 from latentfactors.model import PanelPredictor
 from latentfactors.panel import Panel
@@ -75,8 +76,7 @@ class HistoricalMeanConfig:
     min_periods: int = 1
 
     def __post_init__(self) -> None:
-        if self.min_periods < 1:
-            raise ConfigurationError(f"min_periods must be at least 1, got {self.min_periods!r}")
+        at_least("min_periods", self.min_periods, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +154,9 @@ class CrossSectionalConfig:
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon)
-        if not 0 <= self.penalty < np.inf:
-            raise ConfigurationError(f"penalty must be a finite number >= 0, got {self.penalty}")
+        object.__setattr__(self, "penalty", check_number("penalty", self.penalty))
+        if self.min_assets is not None:
+            at_least("min_assets", self.min_assets, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +236,7 @@ def fama_macbeth(panel: Panel, config: CrossSectionalConfig) -> tuple[CrossSecti
     assert z is not None
     n_names = z.shape[1]
     ahead = values_ahead(panel, config.horizon)
-    needed = config.min_assets or (2 if config.penalty else n_names + 2)
+    needed = (2 if config.penalty else n_names + 2) if config.min_assets is None else config.min_assets
     coefficients, thin = [], 0
     for p in range(panel.n_periods):
         rows = panel.index.rows(p)
@@ -266,12 +267,14 @@ def fama_macbeth(panel: Panel, config: CrossSectionalConfig) -> tuple[CrossSecti
 def ridge_regression(z: FloatArray, r: FloatArray, penalty: float) -> FloatArray:
     """(intercept, slopes) minimising |r - a - zb|^2 + penalty * (tr z'z / L) |b|^2, z demeaned; a is free."""
     centre, level = z.mean(axis=0), r.mean()
-    gram = (z - centre).T @ (z - centre)
-    weight = penalty * np.trace(gram) / gram.shape[0]
-    # minimum norm where characteristics are collinear or constant
-    slopes = np.linalg.lstsq(
-        gram + weight * np.eye(gram.shape[0]), (z - centre).T @ (r - level), rcond=1e-12
-    )[0]
+    # Unit columns and no cross products: a market capitalisation beside a ratio would cost the ratio digits.
+    unit, norms = unit_columns(z)
+    root = np.sqrt(penalty * np.square(norms).mean())
+    shrinkage = np.diag(np.divide(root, norms, out=np.zeros_like(norms), where=norms > 0))
+    design, target = np.vstack([unit, shrinkage]), np.concatenate([r - level, np.zeros(len(norms))])
+    # minimum norm where characteristics are collinear; a constant one gets no slope
+    scaled = np.linalg.lstsq(design, target, rcond=1e-10)[0]
+    slopes = np.divide(scaled, norms, out=np.zeros_like(norms), where=norms > 0)
     return np.concatenate([[level - centre @ slopes], slopes])
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.errors import InsufficientDataError
 from latentfactors.estimator import freeze
 from latentfactors.kernels.als import fit_als, observed_factors
 from latentfactors.kernels.ppca import fit_ppca, posterior
@@ -32,6 +32,7 @@ from latentfactors.kernels.scores import r_squared
 from latentfactors.kernels.static import (
     asset_means,
     by_asset,
+    check_limits,
     choose_cells,
     factor_moments,
     factor_names,
@@ -39,11 +40,11 @@ from latentfactors.kernels.static import (
     projection_weights,
     residual_variances,
 )
-from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.model import LatentFactorModel, known_assets, static_state
 from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
-from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
-from latentfactors.validate import count
+from latentfactors.state import Factors, FitSummary, LatentFactorState
+from latentfactors.validate import check_whole, count
 
 __all__ = ["PCAConfig", "PCAEstimates", "PCAModel"]
 
@@ -88,19 +89,8 @@ class PCAConfig:
     max_iterations: int = 5000
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.n_factors, int | np.integer) and not isinstance(self.n_factors, bool)
-        if not whole or self.n_factors < 1:
-            raise ConfigurationError(f"n_factors must be a whole number, at least 1, got {self.n_factors!r}")
-        if self.min_observed is not None and self.min_observed < self.n_factors:
-            raise ConfigurationError(
-                f"min_observed={self.min_observed} cannot identify {self.n_factors} factors: give at least "
-                "as many"
-            )
-        if not 0 < self.tolerance < 1 or self.max_iterations < 1:
-            raise ConfigurationError(
-                f"tolerance must lie in (0, 1) and max_iterations be positive, got {self.tolerance} and "
-                f"{self.max_iterations}"
-            )
+        check_whole(self, n_factors=1)
+        check_limits(self.n_factors, self.min_observed, self.tolerance, self.max_iterations)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,8 +177,7 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
         )
 
     def _extract(self, panel: Panel, estimates: PCAEstimates) -> LatentFactorState:
-        index = panel.index
-        known = known_assets(index, estimates.assets, "PCAModel")
+        known = known_assets(panel.index, estimates.assets, "PCAModel")
         loadings = by_asset(estimates.loadings, known)
         covariance = None
         if self.config.probabilistic:
@@ -202,28 +191,15 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
             )
         else:
             factors = observed_factors(panel.wide(), loadings, min_observed=estimates.min_observed)
-        variance = by_asset(estimates.residual_variance, known)
-        alpha = by_asset(estimates.alpha, known)[index.asset_codes] if self.config.alpha else None
-        without = panel.active_assets & ~np.isfinite(loadings).all(axis=1)
-        n_realised = panel.n_realised
-        return LatentFactorState(
-            index=index,
-            factors=Factors(values=factors, names=factor_names(self.config.n_factors), covariance=covariance),
-            measurement=Measurement(
-                loadings=StaticLoadings(loadings, index),
-                location=np.zeros(index.n_assets),
-                scale=np.ones(index.n_assets),
-                residual_variance=np.where(
-                    np.isfinite(variance), variance, estimates.pooled_residual_variance
-                )[index.asset_codes],
-                alpha=alpha,
-            ),
-            n_realised=n_realised,
+        names = factor_names(self.config.n_factors)
+        return static_state(
+            panel,
+            Factors(values=factors, names=names, covariance=covariance),
+            loadings,
+            by_asset(estimates.residual_variance, known),
+            pooled_residual_variance=estimates.pooled_residual_variance,
+            alpha=by_asset(estimates.alpha, known) if self.config.alpha else None,
             fit_span=self.fitted.span,
-            metadata={
-                "n_assets_without_loadings": int(without.sum()),
-                "n_periods_without_factors": int(np.isnan(factors[:n_realised]).any(axis=1).sum()),
-            },
         )
 
     def _factor_weights(self, panel: Panel, estimates: PCAEstimates) -> FactorWeights:

@@ -52,6 +52,7 @@ from latentfactors.kernels.scores import r_squared, relative_pricing_error
 from latentfactors.kernels.static import (
     asset_means,
     by_asset,
+    check_limits,
     choose_cells,
     factor_moments,
     factor_names,
@@ -61,11 +62,11 @@ from latentfactors.kernels.static import (
     residual_variances,
     volatility_scale,
 )
-from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.model import LatentFactorModel, known_assets, static_state
 from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
-from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
-from latentfactors.validate import count
+from latentfactors.state import Factors, FitSummary, LatentFactorState
+from latentfactors.validate import check_whole, count
 
 __all__ = ["RPPCAConfig", "RPPCAEstimates", "RPPCAModel"]
 
@@ -111,24 +112,13 @@ class RPPCAConfig:
     max_iterations: int = 5000
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.n_factors, int | np.integer) and not isinstance(self.n_factors, bool)
-        if not whole or self.n_factors < 1:
-            raise ConfigurationError(f"n_factors must be a whole number, at least 1, got {self.n_factors!r}")
+        check_whole(self, n_factors=1)
         if not -1 <= self.gamma < np.inf:
             raise ConfigurationError(
                 f"gamma must be a finite number >= -1, got {self.gamma!r}: -1 is PCA about the mean, 0 "
                 "uncentred PCA, 10 the papers' weight on pricing errors"
             )
-        if self.min_observed is not None and self.min_observed < self.n_factors:
-            raise ConfigurationError(
-                f"min_observed={self.min_observed} cannot identify {self.n_factors} factors: give at least "
-                "as many"
-            )
-        if not 0 < self.tolerance < 1 or self.max_iterations < 1:
-            raise ConfigurationError(
-                f"tolerance must lie in (0, 1) and max_iterations be positive, got {self.tolerance} and "
-                f"{self.max_iterations}"
-            )
+        check_limits(self.n_factors, self.min_observed, self.tolerance, self.max_iterations)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -223,31 +213,18 @@ class RPPCAModel(LatentFactorModel[RPPCAConfig, RPPCAEstimates]):
         return estimates, summarise(found, metrics, (*remarks, *standing_still(still)))
 
     def _extract(self, panel: Panel, estimates: RPPCAEstimates) -> LatentFactorState:
-        index = panel.index
-        known = known_assets(index, estimates.assets, "RPPCAModel")
+        known = known_assets(panel.index, estimates.assets, "RPPCAModel")
         loadings, scale = by_asset(estimates.loadings, known), by_asset(estimates.scale, known)
         factors = observed_factors(
             panel.wide() / scale, loadings / scale[:, None], min_observed=estimates.min_observed
         )
-        variance = by_asset(estimates.residual_variance, known)
-        pooled = np.where(np.isfinite(variance), variance, estimates.pooled_residual_variance)
-        without = panel.active_assets & ~np.isfinite(loadings).all(axis=1)
-        n_realised = panel.n_realised
-        return LatentFactorState(
-            index=index,
-            factors=Factors(values=factors, names=factor_names(self.config.n_factors)),
-            measurement=Measurement(
-                loadings=StaticLoadings(loadings, index),
-                location=np.zeros(index.n_assets),
-                scale=np.ones(index.n_assets),
-                residual_variance=pooled[index.asset_codes],
-            ),
-            n_realised=n_realised,
+        return static_state(
+            panel,
+            Factors(values=factors, names=factor_names(self.config.n_factors)),
+            loadings,
+            by_asset(estimates.residual_variance, known),
+            pooled_residual_variance=estimates.pooled_residual_variance,
             fit_span=self.fitted.span,
-            metadata={
-                "n_assets_without_loadings": int(without.sum()),
-                "n_periods_without_factors": int(np.isnan(factors[:n_realised]).any(axis=1).sum()),
-            },
         )
 
     def _factor_weights(self, panel: Panel, estimates: RPPCAEstimates) -> FactorWeights:

@@ -1,0 +1,326 @@
+"""One HTML file of a run: tables and figures with plotly.js inside, nothing to load from anywhere.
+
+The page forbids its own network access (Content-Security-Policy), and whatever users wrote is escaped by the
+template. A section whose figure cannot be drawn says why in a sentence.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentfactors._version import __version__
+from latentfactors.errors import InsufficientDataError, LatentFactorsError, MissingCapabilityError, StoreError
+from latentfactors.evaluate import PortfolioSort, sort_portfolios
+from latentfactors.frames import write_atomically
+from latentfactors.report import figures
+from latentfactors.report.data import Exposures, FactorBand
+from latentfactors.report.folder import Run, read_run
+
+try:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+except ImportError as error:
+    raise MissingCapabilityError(
+        "the report needs plotly and jinja2, which are not installed: pip install 'latentfactors[report]'"
+    ) from error
+
+__all__ = ["render_report", "to_toml", "write_report"]
+
+_SUMMARY = (
+    ("r2_zero", "R² vs zero", 100, 2, "%"),
+    ("r2_mean", "R² vs mean", 100, 2, "%"),
+    ("rank_ic", "rank IC", 1, 3, ""),
+    ("rank_ic_t", "t", 1, 1, ""),
+    ("total_r2", "total R²", 100, 1, "%"),
+    ("rmse", "RMSE", 1, 4, ""),
+    ("n_own", "forecasts", 1, 0, ""),
+)
+
+
+def write_report(run: str | Path | Run, out: str | Path | None = None) -> Path:
+    """Write the report of a run folder.
+
+    Parameters
+    ----------
+    run
+        Folder that `latentfactors walk-forward` or `latentfactors demo` wrote, or what `read_run` made of it.
+    out
+        The file; None: `report.html` in the run folder. Replaced whole or not at all.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StoreError
+        No run folder, a damaged one, or a file that cannot be written.
+    """
+    run = run if isinstance(run, Run) else read_run(run)
+    path = run.folder / "report.html" if out is None else Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise StoreError(f"{str(path)!r} cannot be written: expected a file in a folder that exists")
+    if path.resolve().parent == run.folder.resolve() and path.name in _files(run):
+        raise StoreError(f"{str(path)!r} is a file of the run: choose another name")
+    write_atomically(path, render_report(run).encode())
+    return path
+
+
+def render_report(run: Run) -> str:
+    """The page as text."""
+    source = resources.files("latentfactors.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    data, names = run.data, list(run.records)
+    return_like = data.value_kind in ("return", "excess_return")
+    # Returns below -100% are no decimal returns: they are shown as they came.
+    percent = return_like and not bool(np.any(data.realised < -1))
+    cells = figures.common_cells(run.records)
+    calibrations, uncalibrated = _calibrations(run, cells, percent)
+    sorts, unsorted, n_quantiles = _sorts(run, percent)
+    return environment.from_string(source).render(
+        plotly=get_plotlyjs(),
+        version=__version__,
+        written=datetime.date.today().isoformat(),
+        title=run.folder.resolve().name,
+        manifest=run.manifest,
+        panel=run.manifest["panel"],
+        horizon=data.horizon,
+        span=(str(data.target_times.min()), str(data.target_times.max()))
+        if data.target_times.size
+        else ("", ""),
+        n_splits=len(run.manifest["splits"]),
+        n_common=f"{int(run.metrics['n_forecasts'].max()):,}",
+        summary_heads=[head for _, head, *_ in _SUMMARY],
+        summary=list(_summary(run)),
+        coverage=_drawn(figures.coverage_figure(data.coverage)),
+        coverage_facts=_coverage_facts(run),
+        fits=[_fit_line(run, name) for name in names],
+        fits_figure=_drawn(figures.fits_figure(data.fits)),
+        remarks={name: _entry(run, name).get("warnings", []) for name in names},
+        failures={name: _entry(run, name).get("failures", []) for name in names},
+        factors=[(who, _drawn(figures.factors_figure(band))) for who, band in _distinct(data.bands)],
+        loadings=[(who, _drawn(figures.loadings_figure(each))) for who, each in _distinct(data.exposures)],
+        errors=_drawn(figures.errors_figure(run.records)),
+        calibrations=calibrations,
+        uncalibrated=uncalibrated,
+        long_short=_drawn(figures.long_short_figure(sorts, percent=percent, order=names)) if sorts else None,
+        long_short_lines=[_sort_line(name, each, percent) for name, each in sorts.items()],
+        unsorted=unsorted,
+        n_quantiles=n_quantiles,
+        config=to_toml(run.manifest["config"]),
+        manifest_text=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    )
+
+
+# ------------------------------------------------------------------------------------ sections
+
+
+def _summary(run: Run) -> Iterator[tuple[str, list[str]]]:
+    for row in run.metrics.iter_rows(named=True):
+        yield row["name"], [_number(row[key], unit, digits, end) for key, _, unit, digits, end in _SUMMARY]
+
+
+def _coverage_facts(run: Run) -> list[tuple[str, str]]:
+    found = run.data.coverage
+    seen = found.n_assets[found.n_assets > 0]
+    missing = 1 - found.n_observed.sum() / max(found.n_assets.sum(), 1)
+    live = run.manifest["panel"].get("periods", len(found.times)) - len(found.times)
+    periods = f"{len(found.times):,}, {found.times[0]} to {found.times[-1]}"
+    facts = [
+        ("periods", periods + (f", and {live} live: no values yet" if live else "")),
+        ("assets", f"{len(run.data.assets):,}"),
+        ("assets per period", f"{seen.min():,} to {seen.max():,}, median {np.median(seen):,.0f}"),
+        ("missing values", _number(missing, 100, 2, "%") + " of all rows"),
+    ]
+    gaps = {name: share for name, share in found.columns.items() if share > 0}
+    if found.columns:
+        text = ", ".join(f"{name} {_number(share, 100, 1, '%')}" for name, share in gaps.items()) or "none"
+        facts.append(("missing characteristics", text))
+    return facts
+
+
+def _fit_line(run: Run, name: str) -> tuple[str, list[str]]:
+    fits = run.data.fits[name]
+    steps, done = fits.iterations[fits.done], int(fits.done.sum())
+    if not steps.any():
+        iterations = "closed form"
+    else:
+        iterations = f"{np.median(steps):.0f}" + (f", at most {steps.max()}" if np.ptp(steps) else "")
+    seconds = fits.seconds[fits.done]
+    return name, [
+        f"{done} of {fits.done.size}",
+        f"{int(fits.converged.sum())} of {done}",
+        iterations,
+        _time(float(np.median(seconds))),
+        _time(float(seconds.sum())),
+        str(len(_entry(run, name).get("warnings", []))),
+        str(fits.done.size - done),
+    ]
+
+
+def _calibrations(run: Run, cells: Any, percent: bool) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    drawn, left_out = [], {}
+    for name, record in run.records.items():
+        try:
+            figure = figures.calibration_figure(record, cells=cells, percent=percent)
+        except InsufficientDataError as error:
+            left_out[name] = str(error)
+        else:
+            drawn.append((name, _drawn(figure)))
+    return drawn, left_out
+
+
+def _sorts(run: Run, decimal: bool) -> tuple[dict[str, PortfolioSort], dict[str, str], int]:
+    """Sorts by predictor, why others have none, and the number of quantiles."""
+    data = run.data
+    sizes = np.diff(data.offsets)
+    typical = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
+    n_quantiles = 10 if typical >= 100 else 5 if typical >= 25 else 3 if typical >= 6 else 2
+    if data.value_kind == "series":
+        return (
+            {},
+            dict.fromkeys(run.records, "the values are series, not returns: no portfolios"),
+            n_quantiles,
+        )
+    sorts: dict[str, PortfolioSort] = {}
+    reasons: dict[str, str] = {}
+    panel = data.panel()
+    for name, record in run.records.items():
+        if not np.isfinite(record.forecast).any():
+            reasons[name] = "it forecasts no values"
+            continue
+        try:
+            found = sort_portfolios(
+                record, panel, n_quantiles=n_quantiles, drift=None if decimal else False, horizon=data.horizon
+            )
+        except LatentFactorsError as error:
+            reasons[name] = str(error)
+            continue
+        if np.isfinite(found.long_short).sum() > 1:
+            sorts[name] = found
+        else:
+            reasons[name] = "its forecasts do not differ between assets, so there is nothing to sort"
+    return sorts, reasons, n_quantiles
+
+
+def _sort_line(name: str, found: PortfolioSort, percent: bool) -> tuple[str, list[str]]:
+    line = found.frame().to_dicts()[-1]
+    unit, end = (100, "%") if percent else (1, "")
+    return name, [
+        _number(line["mean"], unit, 2, end),
+        _number(line["volatility"], unit, 2, end),
+        _number(line["t"], 1, 2),
+        _number(line["sharpe"], 1, 2),
+        _number(line["turnover"], 100, 0, "%"),
+        _number(line["n_periods"], 1, 0),
+    ]
+
+
+def _distinct(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Predictors that share a structural model share its factors and loadings: shown once, all named."""
+    groups: list[tuple[list[str], FactorBand | Exposures]] = []
+    for name, each in found.items():
+        for names, former in groups:
+            if former.values.shape == each.values.shape and np.array_equal(
+                former.values, each.values, equal_nan=True
+            ):
+                names.append(name)
+                break
+        else:
+            groups.append(([name], each))
+    return [("; ".join(names), each) for names, each in groups]
+
+
+# ------------------------------------------------------------------------------------ small things
+
+
+def _entry(run: Run, name: str) -> Mapping[str, Any]:
+    return run.manifest["predictors"][name]
+
+
+def _files(run: Run) -> set[str]:
+    return {
+        *run.manifest["files"],
+        *run.manifest["extra_files"],
+        "manifest.json",
+        "config.toml",
+        "french.csv",
+    }
+
+
+def _number(value: float | None, unit: float = 1, digits: int = 2, end: str = "") -> str:
+    if value is None or value != value:
+        return "–"
+    text = f"{value * unit:,.{digits}f}"
+    text = text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+    return text + end
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.{2 if seconds < 0.01 else 0}f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _drawn(figure: Any) -> dict[str, Any]:
+    """A figure as the template takes it: its title as text, the rest as JSON that can stand in a script."""
+    title, height = figure.layout.title.text, figure.layout.height
+    figure.update_layout(title=None, margin_t=figure.layout.margin.t - 32, height=None)
+    n_legend = sum(each.showlegend is not False and each.type != "heatmap" for each in figure.data)
+    text = figure.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    legend = n_legend if figure.layout.showlegend else 0
+    return {"title": title, "height": height - 32, "legend": legend, "json": text}
+
+
+def to_toml(config: Mapping[str, Any]) -> str:
+    """A configuration as TOML text that reads back as the same values.
+
+    >>> print(to_toml({"run": {"output": "a"}, "predictor": [{"name": "z", "kind": "zero"}]}))
+    [run]
+    output = "a"
+    <BLANKLINE>
+    [[predictor]]
+    name = "z"
+    kind = "zero"
+    """
+    blocks = [f"{_key(key)} = {_value(each)}" for key, each in config.items() if not _is_section(each)]
+    for key, section in config.items():
+        if _is_section(section):
+            many = isinstance(section, list)
+            header = f"[[{_key(key)}]]" if many else f"[{_key(key)}]"
+            for table in section if many else [section]:
+                lines = [f"{_key(name)} = {_value(each)}" for name, each in table.items()]
+                blocks.append("\n".join([header, *lines]))
+    return "\n\n".join(blocks)
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+    )
+
+
+def _key(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()
+    return name if plain else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(name)} = {_value(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, str):
+        # JSON escapes are TOML's, and DEL is the one control character that JSON leaves as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, default=str)
