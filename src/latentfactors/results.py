@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import PanelError
+from latentfactors.periods import follows
 from latentfactors.rows import RowIndex
 from latentfactors.state import FitSpan, LatentFactorState, check_length
 
@@ -46,8 +47,17 @@ class _Dated:
 
     @property
     def origins(self) -> npt.NDArray[Any]:
-        """(T,) last period whose values were known."""
-        return self.index.origins()
+        """(T,) last period whose values were known.
+
+        Where the panel continues the training data, the first origin is the last training date itself: the
+        calendar would name a weekday that may have been a holiday.
+        """
+        origins, span, index = self.index.origins(), self.fit_span, self.index
+        if span is None or index.first or index.frequency is None or not index.n_periods:
+            return origins
+        if follows(span.end, index.times[0], index.frequency):
+            origins[0] = span.end
+        return origins
 
     @property
     def targets(self) -> npt.NDArray[Any]:

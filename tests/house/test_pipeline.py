@@ -13,6 +13,7 @@ from latentfactors import (
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
+    Panel,
     PCAConfig,
     PCAModel,
     Predictor,
@@ -334,3 +335,24 @@ def test_parts_are_checked():
         LatentFactorForecastPipeline(model=model, forecaster=mapper, mapper=mapper)
     with pytest.raises(ConfigurationError, match="mapper must be a AssetMapper"):
         LatentFactorForecastPipeline(model=model, forecaster=mean, mapper=mean)
+
+
+def test_a_daily_panel_that_continues_training_starts_from_the_last_training_date():
+    """Christmas is a weekday without data: the origin of the 26th is the 24th, whichever panel is given."""
+    weekdays = np.arange(np.datetime64("2019-12-02"), np.datetime64("2019-12-28"))
+    days = weekdays[np.is_busday(weekdays) & (weekdays != np.datetime64("2019-12-25"))]
+    values = np.random.default_rng(0).normal(size=(len(days), 8)) * 0.01
+    panel = Panel.from_wide(values, universe="all", times=days, frequency="B")
+    pipeline = LatentFactorForecastPipeline(
+        model=PCAModel(PCAConfig(n_factors=2)),
+        forecaster=ExpandingMeanFactorForecaster(),
+        mapper=BetaLambdaMapper(),
+    )
+    cut = int(panel.index.position("2019-12-26"))
+    pipeline.fit(panel.between(0, cut))
+    whole = pipeline.predict(panel, start="2019-12-26").asset_forecast
+    tail = pipeline.predict(panel.between(cut, panel.n_periods)).asset_forecast
+    assert [str(day) for day in whole.origins] == ["2019-12-24", "2019-12-26"]
+    assert np.array_equal(tail.origins, whole.origins)
+    assert np.array_equal(tail.expected_values, whole.expected_values)
+    assert tail.frame().equals(whole.frame())

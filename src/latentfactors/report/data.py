@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from latentfactors.errors import StoreError
+from latentfactors.errors import LatentFactorsError, StoreError
 from latentfactors.estimator import freeze
 from latentfactors.kernels.rotation import match_signed_permutation
 from latentfactors.model import Predictor
@@ -279,7 +279,7 @@ def _last_exposures(predictor: Predictor, result: WalkForwardResult) -> Exposure
                 model = predictor.with_validation(split.validation).model
             model.fit(training)
             state = model.extract(test)
-    except Exception:  # the run itself is done: it is worth more than a picture of its last loadings
+    except LatentFactorsError:  # the run itself is done: worth more than a picture of its last loadings
         return None
     found, aligned = exposures_of(state), result.factor_paths()[-1]
     values, labels, kind = found.values, found.labels, found.kind
