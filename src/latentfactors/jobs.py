@@ -110,6 +110,10 @@ class DataOptions:
     missing: tuple[str, ...] = ()
 
 
+_LONGEST_HORIZON = 10_000
+_MOST_JOBS = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How to run and where to write.
@@ -133,8 +137,18 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon, None)
-        if self.n_jobs == 0:
-            raise ConfigurationError("n_jobs must be a number of processes, or -1 for one per core, got 0")
+        if abs(self.horizon) > _LONGEST_HORIZON:
+            raise ConfigurationError(
+                f"horizon must be at most {_LONGEST_HORIZON:,} periods, got {self.horizon}"
+            )
+        if self.n_jobs == 0 or abs(self.n_jobs or 1) > _MOST_JOBS:
+            raise ConfigurationError(
+                f"n_jobs must be a number of processes up to {_MOST_JOBS:,}, or -1 for one per core, "
+                f"got {self.n_jobs}"
+            )
+        for key, folder in (("output", self.output), ("store", self.store)):
+            if "\0" in (folder or ""):
+                raise ConfigurationError(f"{key} must be the name of a folder, got {folder!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +229,7 @@ def read_job(path: str | Path) -> Job:
     with named(str(path)):
         try:
             config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigurationError(f"not valid TOML: {error}") from None
         return parse_job(config, path.parent)
 

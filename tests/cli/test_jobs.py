@@ -175,3 +175,23 @@ def test_a_foreign_manifest_is_left_alone(tmp_path):
         write_job(run_job(job))
     assert foreign.read_text() == '{"name": "my web app"}'
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("horizon = 1000000000000000000000000000000", "horizon must be at most"),
+        ("n_jobs = 100000000000000000000", "n_jobs must be"),
+        ('store = "o\\u0000x"', "store must be the name of a folder"),
+    ],
+)
+def test_absurd_options_are_refused_before_the_work(tmp_path, line, words):
+    config = write_small_job(tmp_path, CONFIG.replace('output = "results"', f'output = "results"\n{line}'))
+    with pytest.raises(ConfigurationError, match=words):
+        read_job(config)
+
+
+def test_a_bottomless_configuration_is_refused(tmp_path):
+    (tmp_path / "config.toml").write_text("x = " + "[" * 5000)
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        read_job(tmp_path / "config.toml")
