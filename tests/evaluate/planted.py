@@ -41,8 +41,8 @@ def full_panel(n_periods=40, n_assets=16, seed=3) -> Panel:
 def raw_frame(n_periods=40, n_firms=14, seed=5) -> pl.DataFrame:
     """A line per month and firm; `signal` became known at its month's end. Firms come and go."""
     rng = np.random.default_rng(seed)
-    months = np.datetime64("2010-01") + np.arange(n_periods + 1)
-    ends = (months[1:].astype("datetime64[D]") - 1).astype(object)
+    months = np.datetime64("2010-01") + np.arange(n_periods + 1).astype("timedelta64[M]")
+    ends = (months[1:].astype("datetime64[D]") - np.timedelta64(1, "D")).astype(object)
     lines = []
     for firm in range(n_firms):
         first = 0 if firm % 3 else int(rng.integers(0, n_periods // 2))

@@ -19,7 +19,10 @@ NAN = np.nan
 def by_hand(values, signals=None, weights=None, **changes):
     """A monthly panel of (T, N) values and what to sort on."""
     values = np.asarray(values, dtype=float)
-    times = (np.datetime64("2000-02") + np.arange(len(values))).astype("datetime64[D]") - 1
+    times = (np.datetime64("2000-02") + np.arange(len(values)).astype("timedelta64[M]")).astype(
+        "datetime64[D]"
+    )
+    times -= np.timedelta64(1, "D")
     cube = None if signals is None else np.broadcast_to(np.asarray(signals, float), values.shape)[..., None]
     names = None if signals is None else ["signal"]
     panel = Panel.from_arrays(values, cube, times=times, characteristic_names=names, frequency="M")
