@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from latentfactors.derive import take_rows
 from latentfactors.errors import ConfigurationError, PanelError
+from latentfactors.kernels.cross_section import demean_groups, period_quantiles, period_ranks, period_zscores
 from latentfactors.panel import Panel
 from latentfactors.validate import count
 
@@ -37,7 +38,6 @@ __all__ = [
     "add_constant",
     "fill_missing",
     "neutralise",
-    "period_ranks",
     "rank_standardise",
     "winsorise",
     "zscore",
@@ -106,7 +106,7 @@ def zscore(panel: Panel) -> Panel:
     >>> zscore(panel).characteristics[:, 0].round(3)
     array([-1.225,  0.   ,    nan,  1.225])
     """
-    return _changed(panel, _each_period(panel, "zscore", _period_zscores), "zscore")
+    return _changed(panel, _each_period(panel, "zscore", period_zscores), "zscore")
 
 
 def winsorise(
@@ -157,7 +157,7 @@ def winsorise(
         text = f"limits=({low:g}, {high:g})"
 
     def clip(block: npt.NDArray[Any]) -> FloatArray:
-        lower, upper = (low, high) if bounds is not None else _period_quantiles(block, (low, high))
+        lower, upper = (low, high) if bounds is not None else period_quantiles(block, (low, high))
         return np.clip(block.astype(np.float64), lower, upper)
 
     if of == "characteristics":
@@ -210,7 +210,7 @@ def fill_missing(panel: Panel, how: Literal["median", "zero", "drop"] = "median"
         raise ConfigurationError(f"how must be 'median', 'zero' or 'drop', got {how!r}")
 
     def fill(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        value = _period_quantiles(block, (0.5,))[0] if how == "median" else 0.0
+        value = period_quantiles(block, (0.5,))[0] if how == "median" else 0.0
         return np.where(np.isnan(block), value, block)
 
     filled = _each_period(panel, "fill_missing", fill)
@@ -301,81 +301,11 @@ def neutralise(panel: Panel, groups: str | Sequence[str]) -> Panel:
     codes = _group_codes(panel, names)
     out = np.empty_like(characteristics)
     for rows in _filled_periods(panel):
-        out[rows] = _demean_groups(characteristics[rows].astype(np.float64), codes[rows])
+        out[rows] = demean_groups(characteristics[rows].astype(np.float64), codes[rows])
     return _changed(panel, out, f"neutralise({', '.join(names)})")
 
 
 # ------------------------------------------------------------ one period's cross-section, (n, L) arrays
-
-
-def period_ranks(block: npt.NDArray[Any]) -> FloatArray:
-    """(n, L) ranks (rank - 1)/(n - 1) - 1/2 of every column, ties averaged; 0 for NaN and for n = 1."""
-    columns = np.ascontiguousarray(block.T)
-    order = np.argsort(columns, axis=1)  # NaN come last; the order among equals does not matter
-    ordered = np.take_along_axis(columns, order, axis=1)
-    n_seen = np.isfinite(ordered).sum(axis=1, keepdims=True)
-    position = np.arange(columns.shape[1])
-    opens = np.ones(ordered.shape, dtype=bool)
-    opens[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    if opens.all():
-        rank = position.astype(np.float64)
-    else:  # a run of equals takes the mean of its first and last position
-        closes = np.ones(ordered.shape, dtype=bool)
-        closes[:, :-1] = opens[:, 1:]
-        first = np.maximum.accumulate(np.where(opens, position, 0), axis=1)
-        last = np.minimum.accumulate(np.where(closes, position, position.size)[:, ::-1], axis=1)[:, ::-1]
-        rank = (first + last) / 2
-    centred = np.where((position < n_seen) & (n_seen > 1), rank / np.maximum(n_seen - 1, 1) - 0.5, 0.0)
-    out = np.empty(ordered.shape)
-    np.put_along_axis(out, order, centred, axis=1)
-    return out.T
-
-
-def _period_zscores(block: npt.NDArray[Any]) -> FloatArray:
-    # Measured from the smallest value, so that a constant column has deviations of exactly 0, and in units of
-    # the largest deviation, so that squares neither overflow nor vanish.
-    deviation = block.astype(np.float64)
-    deviation -= np.fmin.reduce(deviation, axis=0)
-    n_seen = np.maximum(np.isfinite(deviation).sum(axis=0), 1)
-    deviation -= np.nansum(deviation, axis=0) / n_seen
-    widest = np.fmax.reduce(np.abs(deviation), axis=0)
-    deviation /= np.where(widest > 0, widest, 1.0)
-    sd = np.sqrt(np.nansum(deviation**2, axis=0) / n_seen)
-    return deviation / np.where(sd > 0, sd, 1.0)
-
-
-def _period_quantiles(block: npt.NDArray[Any], probabilities: Sequence[float]) -> FloatArray:
-    """(len(probabilities), L) interpolated quantiles of the non-missing rows; NaN where there are none."""
-    ordered = np.sort(block, axis=0)  # NaN come last
-    last = np.maximum(np.isfinite(ordered).sum(axis=0) - 1, 0)
-    column = np.arange(block.shape[1])
-    out = np.empty((len(probabilities), block.shape[1]))
-    for q, probability in enumerate(probabilities):
-        at = probability * last
-        below = np.floor(at).astype(np.int64)
-        low = ordered[below, column].astype(np.float64)
-        high = ordered[np.minimum(below + 1, last), column].astype(np.float64)
-        out[q] = np.minimum(low + (high - low) * (at - below), high)
-    return out
-
-
-def _demean_groups(block: FloatArray, codes: npt.NDArray[np.int64]) -> FloatArray:
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    sizes = np.diff(starts, append=codes.size)
-    x = block[order]
-    # Measured from the group's smallest value: a characteristic constant in a group leaves exactly 0, no
-    # rounding.
-    x -= np.repeat(np.fmin.reduceat(x, starts, axis=0), sizes, axis=0)
-    seen = np.isfinite(x)
-    n_seen = np.maximum(np.add.reduceat(seen, starts, axis=0, dtype=np.int64), 1)
-    means = np.add.reduceat(np.where(seen, x, 0.0), starts, axis=0) / n_seen
-    out = np.empty_like(x)
-    out[order] = x - np.repeat(means, sizes, axis=0)
-    return out
-
-
-# -------------------------------------------------------------------- the walk over periods, and the checks
 
 
 def _each_period(

@@ -13,9 +13,9 @@ import polars as pl
 
 from latentfactors import Attribute, HistoricalMeanPredictor, Panel
 from latentfactors.evaluate import RawColumns
+from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.kernels.scores import expanding_asset_mean
 from latentfactors.models.direct import CrossSectionalRidgePredictor, ridge_regression
-from latentfactors.prepare import period_ranks
 from latentfactors.simulate import characteristic_panel
 
 COLUMNS = RawColumns(time="month", asset="firm", value="ret", lag=1)

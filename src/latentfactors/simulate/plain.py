@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError
+from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.panel import Panel
 from latentfactors.periods import period_end
-from latentfactors.prepare import period_ranks
 from latentfactors.rows import RowIndex, read_only
 
 __all__ = ["SimulatedPanel", "characteristic_panel", "null_panel", "static_panel"]
