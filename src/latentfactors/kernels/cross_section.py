@@ -66,7 +66,7 @@ def period_quantiles(block: npt.NDArray[Any], probabilities: Sequence[float]) ->
 
 
 def demean_groups(block: FloatArray, codes: npt.NDArray[np.int64]) -> FloatArray:
-    """(n, L) less the mean of the row's group, taken over its non-missing rows; `codes` (n,) name the groups."""
+    """(n, L) less the mean of each row's group over its non-missing rows; `codes` (n,) name the groups."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     sizes = np.diff(starts, append=codes.size)
