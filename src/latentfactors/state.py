@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import PanelError
-from latentfactors.rows import RowIndex
+from latentfactors.rows import RowIndex, read_only
 
 __all__ = [
     "ConditionalLoadings",
@@ -221,6 +221,9 @@ class Factors:
     covariance: FloatArray | None = None
     information: Information = "realised"
 
+    def __post_init__(self) -> None:
+        _protect(self, "values", "covariance")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measurement:
@@ -243,6 +246,9 @@ class Measurement:
     scale: FloatArray
     residual_variance: FloatArray
     alpha: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        _protect(self, "location", "scale", "residual_variance", "alpha")
 
 
 class NativeForecasts(Protocol):
@@ -370,3 +376,10 @@ def check_length(values: FloatArray, expected: int, what: str, of: str) -> None:
     """Refuse arrays that do not fit the row index."""
     if values.shape[0] != expected:
         raise PanelError(f"{what} must have one entry for each of {expected} {of}, got {values.shape[0]}")
+
+
+def _protect(record: Any, *names: str) -> None:
+    """Make the named arrays of a frozen record read-only; the caller's own arrays keep their flags."""
+    for name in names:
+        if getattr(record, name) is not None:
+            object.__setattr__(record, name, read_only(getattr(record, name)))
