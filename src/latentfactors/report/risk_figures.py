@@ -166,7 +166,7 @@ def group_loadings(
     with_rows = np.flatnonzero(np.diff(index.offsets))
     p = int(with_rows[-1]) if period is None and with_rows.size else 0
     p = p if period is None else index.position(period)
-    rows = np.arange(index.n_rows)[index.rows(p)]
+    rows = np.arange(index.offsets[p], index.offsets[p + 1])
     codes, loadings = category_codes(panel, attribute, rows), state.measurement.loadings.at(p)
     assert codes is not None
     known = (codes >= 0) & np.isfinite(loadings).all(axis=1)

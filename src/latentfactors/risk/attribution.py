@@ -250,41 +250,19 @@ def attribute_performance(
     check_same_rows(state, panel)
     if errors not in get_args(Errors):
         raise ConfigurationError(f"errors must be one of {get_args(Errors)}, got {errors!r}")
-    index, measurement, t = state.index, state.measurement, state.n_realised
+    index, t = state.index, state.n_realised
     if t == 0:
         raise InsufficientDataError("no period of this panel is realised: there is no return to attribute")
     held = held_rows(weights, state, "weights")
     base = None if benchmark is None else held_rows(benchmark, state, "benchmark weights")
-    n_rows, codes, period = int(index.offsets[t]), index.asset_codes, index.period_codes
-    factors, loadings = realised_factors(state), measurement.loadings.rows()
-    residual = model_residuals(state, panel, factors)
-    rows = slice(0, n_rows)
-    codes, period, value, scale = (
-        codes[rows],
-        period[rows],
-        panel.values[rows],
-        measurement.scale[codes[rows]],
-    )
+    factors, values = realised_factors(state), panel.values
     active = held.rows if base is None else held.rows - base.rows
-    w = active[rows]
-    valued = np.isfinite(value)
-    known = valued & np.isfinite(residual[rows]) & np.isfinite(loadings[rows]).all(axis=1)
-
-    earned = np.where(known, w, 0.0)
-    unit = np.where(known, scale, 0.0)
-    alpha = np.zeros(n_rows) if measurement.alpha is None else np.where(known, measurement.alpha[rows], 0.0)
-    intercept_row = earned * (np.where(known, measurement.location[codes], 0.0) + unit * alpha)
-    specific_row = earned * unit * np.where(known, residual[rows], 0.0)
-    pull = (earned * unit)[:, None] * np.where(known[:, None], loadings[rows], 0.0)
-    exposures = np.column_stack([sum_by(period, pull[:, k], t) for k in range(pull.shape[1])]).reshape(t, -1)
-    realised = np.where(np.isfinite(factors[:t]), factors[:t], 0.0)
-    by_factor = exposures * realised
-
-    observed = sum_by(period, np.where(valued, w * np.nan_to_num(value), 0.0), t)
-    intercept, specific = sum_by(period, intercept_row, t), sum_by(period, specific_row, t)
-    of_benchmark = None
-    if base is not None:
-        of_benchmark = sum_by(period, np.where(valued, base.rows[rows] * np.nan_to_num(value), 0.0), t)
+    sums = _add_up(state, panel, active, factors)
+    by_factor = sums.exposures * np.where(np.isfinite(factors[:t]), factors[:t], 0.0)
+    worth = np.where(np.isfinite(values), values, 0.0)[: int(index.offsets[t])]
+    period = index.period_codes[: len(worth)]
+    observed = sum_by(period, active[: len(worth)] * worth, t)
+    of_benchmark = None if base is None else sum_by(period, base.rows[: len(worth)] * worth, t)
     if portfolio_returns is None:
         total = observed
     else:
@@ -299,32 +277,30 @@ def attribute_performance(
     factor_errors = systematic_error = None
     if covariance is not None:
         covariance = np.nan_to_num(covariance[:t])
-        factor_errors = np.abs(exposures) * np.sqrt(np.einsum("tkk->tk", covariance))
-        quadratic = np.einsum("tj,tjk,tk->t", exposures, covariance, exposures)
+        factor_errors = np.abs(sums.exposures) * np.sqrt(np.einsum("tkk->tk", covariance))
+        quadratic = np.einsum("tj,tjk,tk->t", sums.exposures, covariance, sums.exposures)
         systematic_error = np.sqrt(np.maximum(quadratic, 0.0))
     away = held.outside[:t] if base is None else held.outside[:t] + base.outside[:t]
     names = state.factors.names
     resolved = resolve_families(names, families)
-    moved = np.einsum("rk,rk->r", pull, realised[period])
-    n = index.n_assets
     return PerformanceAttribution(
         times=index.times[:t],
         returns=total,
         factor_names=names,
         factor_families=tuple(resolved[name] for name in names),
-        exposures=exposures,
+        exposures=sums.exposures,
         by_factor=by_factor,
-        intercept=intercept,
-        specific=specific,
-        remainder=total - by_factor.sum(axis=1) - intercept - specific,
+        intercept=sums.intercept,
+        specific=sums.specific,
+        remainder=total - by_factor.sum(axis=1) - sums.intercept - sums.specific,
         errors=factor_errors,
         systematic_error=systematic_error,
-        weight_unvalued=sum_by(period, np.where(valued, 0.0, np.abs(w)), t) + away,
-        weight_unmodelled=sum_by(period, np.where(valued & ~known, np.abs(w), 0.0), t),
+        weight_unvalued=sums.unvalued + away,
+        weight_unmodelled=sums.unmodelled,
         benchmark_returns=of_benchmark,
-        asset_systematic=sum_by(codes, moved, n),
-        asset_specific=sum_by(codes, specific_row, n),
-        asset_intercept=sum_by(codes, intercept_row, n),
+        asset_systematic=sums.asset_systematic,
+        asset_specific=sums.asset_specific,
+        asset_intercept=sums.asset_intercept,
         assets=index.assets,
         compounds=panel.value_kind in ("return", "excess_return"),
         remarks=tuple(each for each in (rotation_remark(names),) if each),
@@ -332,6 +308,48 @@ def attribute_performance(
 
 
 # ------------------------------------------------------------------------------------ the mathematics
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Parts by period (T,), exposures (T, K), and parts by asset (N,)."""
+
+    exposures: FloatArray
+    intercept: FloatArray
+    specific: FloatArray
+    unvalued: FloatArray
+    unmodelled: FloatArray
+    asset_systematic: FloatArray
+    asset_specific: FloatArray
+    asset_intercept: FloatArray
+
+
+def _add_up(state: LatentFactorState, panel: Panel, weights: FloatArray, factors: FloatArray) -> _Sums:
+    """All parts of a portfolio with weights by row (R,), period by period over the held assets."""
+    index, measurement, t = state.index, state.measurement, state.n_realised
+    residuals = model_residuals(state, panel, factors)
+    zeros = [np.zeros(t) for _ in range(4)] + [np.zeros(index.n_assets) for _ in range(3)]
+    sums = _Sums(np.zeros((t, factors.shape[1])), *zeros)
+    for p in range(t):
+        rows = np.arange(index.offsets[p], index.offsets[p + 1])
+        rows = rows[weights[rows] != 0]
+        valued = np.isfinite(panel.values[rows])
+        known = valued & np.isfinite(residuals[rows])
+        sums.unvalued[p] = np.abs(weights[rows[~valued]]).sum()
+        sums.unmodelled[p] = np.abs(weights[rows[valued & ~known]]).sum()
+        place = rows[known] - index.offsets[p]
+        rows, codes = rows[known], index.asset_codes[rows[known]]
+        w, scale, b = weights[rows], measurement.scale[codes], measurement.loadings.at(p)[place]
+        alpha = 0.0 if measurement.alpha is None else measurement.alpha[rows]
+        specific = w * scale * residuals[rows]
+        intercept = w * (measurement.location[codes] + scale * alpha)
+        sums.exposures[p] = (w * scale) @ b
+        sums.specific[p], sums.intercept[p] = specific.sum(), intercept.sum()
+        # An asset stands once in a period, so adding in place forgets none.
+        sums.asset_systematic[codes] += w * scale * (b @ np.where(np.isfinite(factors[p]), factors[p], 0.0))
+        sums.asset_specific[codes] += specific
+        sums.asset_intercept[codes] += intercept
+    return sums
 
 
 def carino(portfolio: FloatArray, benchmark: FloatArray) -> tuple[FloatArray, float]:

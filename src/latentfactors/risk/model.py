@@ -288,7 +288,7 @@ class RiskModel:
     def _modelled(self, p: int) -> IntArray:
         """Rows of period p that have loadings and a unit."""
         index, measurement = self.state.index, self.state.measurement
-        rows = np.arange(index.n_rows)[index.rows(p)]
+        rows = np.arange(index.offsets[p], index.offsets[p + 1])
         loadings, scale = measurement.loadings.at(p), measurement.scale[index.asset_codes[rows]]
         return rows[np.isfinite(loadings).all(axis=1) & np.isfinite(scale)]
 

@@ -39,14 +39,16 @@ def model_residuals(state: LatentFactorState, panel: Panel, factors: FloatArray)
     A factor that was not realised leaves a residual unknown only where the loading on it is not zero.
     """
     index, measurement = state.index, state.measurement
-    codes, period = index.asset_codes, index.period_codes
-    loadings = measurement.loadings.rows()
+    codes = index.asset_codes
     residual = (panel.values - measurement.location[codes]) / measurement.scale[codes]
     if measurement.alpha is not None:
         residual = residual - measurement.alpha
-    for k in range(loadings.shape[1]):
-        b = loadings[:, k]
-        residual = residual - np.where(b == 0, 0.0, b * factors[period, k])
+    # Period by period: loadings of all rows at once would be the largest array here.
+    for p in range(index.n_periods):
+        b, realised = measurement.loadings.at(p), np.isfinite(factors[p])
+        fitted = b[:, realised] @ factors[p, realised]
+        fitted[(b[:, ~realised] != 0).any(axis=1)] = np.nan
+        residual[index.rows(p)] -= fitted
     return residual
 
 
