@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         FactorForecastResult,
         Prediction,
     )
+    from latentfactors.risk import RiskConfig, RiskModel, attribute_performance, decompose, risk_model
     from latentfactors.rows import Attribute, SeriesInfo
     from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
     from latentfactors.state import FitSummary, LatentFactorState
@@ -96,6 +97,7 @@ _HOMES = {
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
+    "risk": ("RiskConfig", "RiskModel", "attribute_performance", "decompose", "risk_model"),
     "rows": ("Attribute", "SeriesInfo"),
     "splits": ("ExpandingWindow", "RollingWindow", "VintageSplits"),
     "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         long_short_figure,
     )
     from latentfactors.report.html import render_report, write_report
+    from latentfactors.report.risk_figures import attribution_figure, group_loadings_figure, risk_figure
+
+_RISK_FIGURES = ("attribution_figure", "group_loadings_figure", "risk_figure")
 
 __all__ = [
     "Coverage",
@@ -31,15 +34,18 @@ __all__ = [
     "FactorBand",
     "FitHistory",
     "Run",
+    "attribution_figure",
     "calibration_figure",
     "coverage_figure",
     "errors_figure",
     "factors_figure",
     "fits_figure",
+    "group_loadings_figure",
     "loadings_figure",
     "long_short_figure",
     "read_run",
     "render_report",
+    "risk_figure",
     "write_report",
 ]
 
@@ -49,4 +55,5 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "figures" if name.endswith("_figure") else "html"
+    home = "risk_figures" if name in _RISK_FIGURES else home
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

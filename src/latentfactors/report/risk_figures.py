@@ -1,0 +1,190 @@
+"""Figures of risk and attribution, in the style of `figures`: a library result in, a plotly `Figure` out."""
+
+from __future__ import annotations
+
+import html
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.panel import Panel
+from latentfactors.report.figures import _DIVERGING, _MOST_LINES, PALETTE, _finish, _short, go
+from latentfactors.risk import LinkedAttribution, PerformanceAttribution, RiskDecomposition
+from latentfactors.risk.portfolios import group_sums
+from latentfactors.risk.rows import category_codes, check_same_rows
+from latentfactors.state import LatentFactorState
+
+__all__ = ["attribution_figure", "group_loadings_figure", "risk_figure"]
+
+FloatArray = npt.NDArray[np.float64]
+_MOST_PARTS = 20  # of a waterfall that can still be read
+
+
+def attribution_figure(
+    attribution: PerformanceAttribution | LinkedAttribution,
+    *,
+    by: Literal["factor", "family"] = "family",
+    percent: bool = True,
+) -> go.Figure:
+    """Waterfall of a return over many periods: what each part added, up to the whole.
+
+    Parameters
+    ----------
+    attribution
+        Linked over its periods first, as `PerformanceAttribution.linked` does.
+    by
+        Parts of a `PerformanceAttribution`; the smallest are summed as "other" where there are many.
+    percent
+        Show decimal returns in percent.
+
+    Examples
+    --------
+    >>> from latentfactors.risk import LinkedAttribution
+    >>> linked = LinkedAttribution(
+    ...     total=0.05,
+    ...     names=("market", "specific"),
+    ...     contributions=np.array([0.07, -0.02]),
+    ...     method="carino",
+    ...     n_periods=12,
+    ... )
+    >>> attribution_figure(linked).data[0].y
+    (7.000000000000001, -2.0, 5.0)
+    """
+    linked = attribution.linked(by) if isinstance(attribution, PerformanceAttribution) else attribution
+    names, parts = _largest(linked.names, linked.contributions)
+    unit = 100.0 if percent else 1.0
+    figure = go.Figure(
+        go.Waterfall(
+            x=[html.escape(name) for name in (*names, "total")],
+            y=tuple((unit * np.append(parts, linked.total)).tolist()),
+            measure=["relative"] * len(names) + ["total"],
+            increasing={"marker": {"color": PALETTE[0]}},
+            decreasing={"marker": {"color": PALETTE[1]}},
+            totals={"marker": {"color": PALETTE[6]}},
+            connector={"line": {"color": "#9AA0A6", "width": 1}},
+            hovertemplate="%{x}: %{delta:.3g}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(ticksuffix="%" if percent else "")
+    figure.update_xaxes(type="category")
+    how = "linked over" if linked.method == "carino" else "summed over"
+    return _finish(figure, f"Return by source, {how} {linked.n_periods} periods", 400, legend=False)
+
+
+def risk_figure(
+    risk: RiskDecomposition, *, by: Literal["factor", "family"] = "family", percent: bool = True
+) -> go.Figure:
+    """Bars of what each family (or factor) and specific risk contribute; they sum to the portfolio's risk.
+
+    Parameters
+    ----------
+    risk
+        From `decompose`.
+    by
+        Factors or their families.
+    percent
+        Show decimal volatility in percent.
+    """
+    if by not in ("factor", "family"):
+        raise ConfigurationError(f"by must be 'factor' or 'family', got {by!r}")
+    labels = risk.factor_names if by == "factor" else risk.factor_families
+    names, parts = _largest(*group_sums(risk.by_factor, labels))
+    names, parts = (*names, "specific"), np.append(parts, risk.specific)
+    order = np.argsort(parts, kind="stable")
+    unit = 100.0 if percent else 1.0
+    share = parts / risk.volatility if risk.volatility > 0 else np.zeros(len(parts))
+    figure = go.Figure(
+        go.Bar(
+            x=(unit * parts[order]).tolist(),
+            y=[html.escape(_short(names[i])) for i in order],
+            orientation="h",
+            marker={"color": [PALETTE[4] if names[i] == "specific" else PALETTE[0] for i in order]},
+            customdata=(100 * share[order]).tolist(),
+            hovertemplate="%{y}: %{x:.3g}, %{customdata:.1f}% of variance<extra></extra>",
+        )
+    )
+    suffix = "%" if percent else ""
+    figure.update_xaxes(ticksuffix=suffix, title_text="contribution to volatility per period")
+    figure.update_yaxes(type="category", automargin=True)
+    kind = "Volatility" if risk.beta is None else "Tracking error"
+    title = f"{kind} {unit * risk.volatility:.3g}{suffix} by {by}"
+    return _finish(figure, title, 120 + 26 * len(parts), legend=False)
+
+
+def group_loadings_figure(
+    state: LatentFactorState, panel: Panel, attribute: str, *, period: Any = None
+) -> go.Figure:
+    """Heat map of mean loadings, one line a category of an attribute, one column a factor.
+
+    Parameters
+    ----------
+    state, panel
+        From any model's `extract`, and the panel it was extracted from.
+    attribute
+        Name of a panel attribute.
+    period
+        None: the last period with rows.
+
+    Raises
+    ------
+    ConfigurationError
+        No such attribute.
+    InsufficientDataError
+        No asset of the period has both a category and loadings.
+    """
+    categories, mean, counts, when = group_loadings(state, panel, attribute, period)
+    size = np.nan_to_num(np.abs(mean)).max(axis=1)
+    shown = np.sort(np.argsort(-size, kind="stable")[:_MOST_LINES])
+    limit = float(size.max()) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=mean[shown], x=[html.escape(name) for name in state.factors.names],
+            y=[html.escape(_short(categories[i])) for i in shown], zmin=-limit, zmax=limit,
+            colorscale=_DIVERGING, xgap=1, ygap=1, customdata=np.tile(counts[shown][:, None], mean.shape[1]),
+            colorbar={"thickness": 12, "len": 0.9, "outlinewidth": 0},
+            hovertemplate="%{y}, %{x}: %{z:.3g} (%{customdata} assets)<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1, type="category")
+    figure.update_xaxes(side="top", showgrid=False, type="category")
+    _finish(figure, f"Mean loadings by {html.escape(attribute)}, {when}", 110 + 20 * len(shown))
+    return figure.update_layout(margin={"t": 92, "b": 12})
+
+
+def group_loadings(
+    state: LatentFactorState, panel: Panel, attribute: str, period: Any = None
+) -> tuple[tuple[str, ...], FloatArray, npt.NDArray[np.int64], Any]:
+    """Categories with assets in the period, mean loadings (C, K), assets (C,), and the period."""
+    check_same_rows(state, panel)
+    if attribute not in panel.attributes:
+        raise ConfigurationError(
+            f"the panel has no attribute {attribute!r}, it has {tuple(panel.attributes)}"
+        )
+    index = state.index
+    with_rows = np.flatnonzero(np.diff(index.offsets))
+    p = int(with_rows[-1]) if period is None and with_rows.size else 0
+    p = p if period is None else index.position(period)
+    rows = np.arange(index.offsets[p], index.offsets[p + 1])
+    codes, loadings = category_codes(panel, attribute, rows), state.measurement.loadings.at(p)
+    assert codes is not None
+    known = (codes >= 0) & np.isfinite(loadings).all(axis=1)
+    if not known.any():
+        raise InsufficientDataError(
+            f"no asset of period {index.times[p]} has both a {attribute} and loadings"
+        )
+    present, place, counts = np.unique(codes[known], return_inverse=True, return_counts=True)
+    total = np.zeros((present.size, loadings.shape[1]))
+    np.add.at(total, place, loadings[known])
+    names = tuple(panel.attributes[attribute].categories[code] for code in present)
+    return names, total / counts[:, None], counts, index.times[p]
+
+
+def _largest(names: tuple[str, ...], parts: FloatArray) -> tuple[tuple[str, ...], FloatArray]:
+    """At most as many parts as can be read, in their order, the rest summed as "other"."""
+    if len(names) <= _MOST_PARTS:
+        return tuple(names), parts
+    kept = np.sort(np.argsort(-np.abs(parts), kind="stable")[: _MOST_PARTS - 1])
+    rest = float(parts.sum() - parts[kept].sum())
+    return (*(names[i] for i in kept), "other"), np.append(parts[kept], rest)
