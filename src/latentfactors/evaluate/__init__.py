@@ -1,9 +1,11 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
 from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
 from latentfactors.evaluate.futures import RawColumns
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
+from latentfactors.evaluate.pricing_table import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
     GRSResult,
     MaximalSharpe,
@@ -20,14 +22,20 @@ __all__ = [
     "GRSResult",
     "MaximalSharpe",
     "PortfolioSort",
+    "PricedAssets",
+    "PureAlpha",
     "RawColumns",
     "audit",
     "compare_factor_spaces",
     "grs_test",
+    "managed_portfolio_r2",
     "maximal_sharpe",
     "metrics_table",
     "performance",
     "predictions_table",
+    "price_assets",
+    "pricing_table",
+    "pure_alpha",
     "sort_portfolios",
     "weights_table",
 ]
