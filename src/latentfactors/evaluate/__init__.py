@@ -12,8 +12,10 @@ from latentfactors.evaluate.pricing_tests import (
     grs_test,
     maximal_sharpe,
     performance,
+    tangency_weights,
 )
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
+from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 
 __all__ = [
     "AuditCertificate",
@@ -25,6 +27,7 @@ __all__ = [
     "PricedAssets",
     "PureAlpha",
     "RawColumns",
+    "TangencyPath",
     "audit",
     "compare_factor_spaces",
     "grs_test",
@@ -37,5 +40,7 @@ __all__ = [
     "pricing_table",
     "pure_alpha",
     "sort_portfolios",
+    "tangency_path",
+    "tangency_weights",
     "weights_table",
 ]

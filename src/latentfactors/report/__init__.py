@@ -1,8 +1,11 @@
 """The report: figures of results, and one self-contained HTML file of a run.
 
-data       what a run leaves for its report, and how a run folder is read back
-figures    a plotly figure from a library result, one public function each (extra `report`)
-html       `write_report`: the page, with plotly.js inside and nothing to load (extra `report`)
+data              what a run leaves for its report
+folder            how a run folder is read back, and audits put beside it
+figures           a plotly figure from a library result, one public function each (extra `report`)
+pricing           the numbers of the pricing sections
+pricing_figures   their figures (extra `report`)
+html              `write_report`: the page, with plotly.js inside and nothing to load (extra `report`)
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistory
-from latentfactors.report.folder import Run, read_run
+from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
     from latentfactors.report.figures import (
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         long_short_figure,
     )
     from latentfactors.report.html import render_report, write_report
+    from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
 
 __all__ = [
     "Coverage",
@@ -31,7 +35,9 @@ __all__ = [
     "FactorBand",
     "FitHistory",
     "Run",
+    "alphas_figure",
     "calibration_figure",
+    "correlations_figure",
     "coverage_figure",
     "errors_figure",
     "factors_figure",
@@ -40,6 +46,8 @@ __all__ = [
     "long_short_figure",
     "read_run",
     "render_report",
+    "tangency_figure",
+    "write_certificates",
     "write_report",
 ]
 
@@ -48,5 +56,9 @@ def __getattr__(name: str) -> Any:
     """Figures and page load when used: a run is written without plotly and jinja2."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "figures" if name.endswith("_figure") else "html"
+    home = "html"
+    if name.endswith("_figure"):
+        home = (
+            "pricing_figures" if name.split("_")[0] in ("alphas", "correlations", "tangency") else "figures"
+        )
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)
