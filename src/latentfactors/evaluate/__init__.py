@@ -5,7 +5,7 @@ from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, 
 from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
 from latentfactors.evaluate.futures import RawColumns
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
-from latentfactors.evaluate.pricing_table import PricedAssets, price_assets, pricing_table
+from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
     GRSResult,
     MaximalSharpe,

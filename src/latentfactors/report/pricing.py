@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from latentfactors.errors import InsufficientDataError
 from latentfactors.estimator import freeze
-from latentfactors.evaluate.pricing_table import PricedAssets, price_assets
+from latentfactors.evaluate.priced_assets import PricedAssets, price_assets
 from latentfactors.evaluate.pricing_tests import maximal_sharpe, performance, tangency_weights
 from latentfactors.evaluate.tangency import TangencyPath
 from latentfactors.report.data import FactorBand, RunData

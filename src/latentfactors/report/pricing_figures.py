@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from latentfactors.errors import MissingCapabilityError
-from latentfactors.evaluate.pricing_table import PricedAssets
+from latentfactors.evaluate.priced_assets import PricedAssets
 from latentfactors.evaluate.tangency import TangencyPath
 from latentfactors.report.pricing import FactorCorrelations
 from latentfactors.report.style import DIVERGING, PALETTE, as_dates, finished, line_style
