@@ -1,5 +1,6 @@
 """The French characteristic panel: what stands in a row was known before it; nothing is subtracted twice."""
 
+import gzip
 from datetime import date
 from pathlib import Path
 
@@ -66,8 +67,6 @@ def test_no_cell_of_the_month_enters_its_row(folder, tmp_path, panel):
     other = write_files(tmp_path)
     line = "196612,"
     for path in other.glob("25_Portfolios*.csv.gz"):
-        import gzip
-
         text = gzip.decompress(path.read_bytes()).decode().splitlines()
         text = [
             f"{row.split(',')[0]}," + ",".join(["9.5"] * 25) if row[:7] >= line and row[:6].isdigit() else row

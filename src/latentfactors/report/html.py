@@ -284,7 +284,7 @@ def _sharpe_line(name: str, line: pricing.SharpeLine) -> tuple[str, list[str]]:
 
 def _audit_line(name: str, found: AuditCertificate) -> tuple[str, list[str]]:
     moved = f"{len(found.findings)} of {len(found.trials)}"
-    cuts = f"{found.cuts[0]} to {found.cuts[-1]}" if len(found.cuts) > 1 else found.cuts[0]
+    cuts = " to ".join(dict.fromkeys((*found.cuts[:1], *found.cuts[-1:])))
     return name, [found.verdict, moved, ", ".join(found.channels) or "–", cuts]
 
 
