@@ -104,6 +104,14 @@ def read_liquidity_factors(path: str | Path) -> pl.DataFrame:
     ------
     PanelError
         No such file, or not of this form.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "liquidity.txt"
+    >>> _ = file.write_text("% Month Agg Innov Traded" + chr(10) + "196801 -0.02 0.004 0.01")
+    >>> read_liquidity_factors(file).row(0)
+    (datetime.date(1968, 1, 31), -0.02, 0.004, 0.01)
     """
     lines = read_text(Path(path)).splitlines()
     kept = [re.split(r"[\s,]+", line.strip()) for line in lines if line.strip() and line.lstrip()[0] != "%"]

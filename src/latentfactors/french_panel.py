@@ -124,6 +124,11 @@ def french_characteristic_panel(
         Unknown sorts or options.
     PanelError
         A file or section that is missing, or two files for one name.
+
+    Examples
+    --------
+    >>> panel = french_characteristic_panel("../shared/data/french_portfolios")  # doctest: +SKIP
+    >>> panel = rank_standardise(fill_missing(panel, "drop"))  # doctest: +SKIP
     """
     chosen = (sorts,) if isinstance(sorts, str) else tuple(sorts)
     unknown = [name for name in chosen if name not in FRENCH_SORTS]
@@ -170,6 +175,17 @@ def momentum_spread(path: str | Path) -> pl.DataFrame:
     ------
     PanelError
         Not the file of 25 portfolios on size and prior return.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> names = [f"ME{i} PRIOR{j}" for i in range(1, 6) for j in range(1, 6)]
+    >>> line = ",".join(str(j) for i in range(5) for j in range(5))  # 0% of losers to 4% of winners
+    >>> file = Path(tempfile.mkdtemp()) / "25_Portfolios_ME_Prior_12_2.csv"
+    >>> title = "Average Value Weighted Returns -- Monthly"
+    >>> _ = file.write_text(chr(10).join([title, "," + ",".join(names), "196307," + line]))
+    >>> momentum_spread(file)["Mom"].to_list()
+    [0.04]
     """
     import polars as pl
 
