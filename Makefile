@@ -51,7 +51,7 @@ bench: $(DEV) ## the benchmarks
 	$(BIN)/python benchmarks/run.py
 
 studies: $(STUDIES) ## every study, one after another
-	@set -e; for study in studies/*.py; do \
+	@set -e; for study in studies/[a-z]*.py; do \
 		test -e "$$study" || { echo "there are no studies yet"; break; }; \
 		echo "$$study"; $(BIN)/python "$$study"; \
 	done

@@ -13,7 +13,43 @@ from typing import TYPE_CHECKING, Any
 from latentfactors._version import __version__
 
 if TYPE_CHECKING:
+    from latentfactors.characteristics import (
+        RETURN_CHARACTERISTICS,
+        ReturnWindows,
+        characteristics_from_returns,
+    )
     from latentfactors.datasets import french_frame, french_sample
+    from latentfactors.evaluate import (
+        AuditCertificate,
+        AuditTrial,
+        FactorSpaceComparison,
+        GRSResult,
+        MaximalSharpe,
+        PortfolioSort,
+        PricedAssets,
+        PureAlpha,
+        RawColumns,
+        TangencyPath,
+        audit,
+        compare_factor_spaces,
+        grs_test,
+        managed_portfolio_r2,
+        maximal_sharpe,
+        metrics_table,
+        performance,
+        predictions_table,
+        price_assets,
+        pricing_table,
+        pure_alpha,
+        sort_portfolios,
+        tangency_path,
+        tangency_weights,
+        weights_table,
+    )
+    from latentfactors.factor_files import (
+        read_liquidity_factors,
+        read_q_factors,
+    )
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -29,6 +65,19 @@ if TYPE_CHECKING:
         read_french_csv,
         read_french_factors,
         read_french_risk_free,
+    )
+    from latentfactors.french_panel import (
+        FRENCH_SORTS,
+        french_characteristic_panel,
+        momentum_spread,
+    )
+    from latentfactors.jobs import (
+        Job,
+        JobResult,
+        parse_job,
+        read_job,
+        run_job,
+        write_job,
     )
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
@@ -51,6 +100,31 @@ if TYPE_CHECKING:
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
+    from latentfactors.prepare import (
+        add_constant,
+        fill_missing,
+        neutralise,
+        rank_standardise,
+        winsorise,
+        zscore,
+    )
+    from latentfactors.report import (
+        Run,
+        alphas_figure,
+        calibration_figure,
+        correlations_figure,
+        coverage_figure,
+        errors_figure,
+        factors_figure,
+        fits_figure,
+        loadings_figure,
+        long_short_figure,
+        read_run,
+        render_report,
+        tangency_figure,
+        write_certificates,
+        write_report,
+    )
     from latentfactors.results import (
         AssetForecastResult,
         AssetWeightsResult,
@@ -65,7 +139,43 @@ if TYPE_CHECKING:
     from latentfactors.walkforward import walk_forward
 
 _HOMES = {
+    "characteristics": (
+        "RETURN_CHARACTERISTICS",
+        "ReturnWindows",
+        "characteristics_from_returns",
+    ),
     "datasets": ("french_frame", "french_sample"),
+    "evaluate": (
+        "AuditCertificate",
+        "AuditTrial",
+        "FactorSpaceComparison",
+        "GRSResult",
+        "MaximalSharpe",
+        "PortfolioSort",
+        "PricedAssets",
+        "PureAlpha",
+        "RawColumns",
+        "TangencyPath",
+        "audit",
+        "compare_factor_spaces",
+        "grs_test",
+        "managed_portfolio_r2",
+        "maximal_sharpe",
+        "metrics_table",
+        "performance",
+        "predictions_table",
+        "price_assets",
+        "pricing_table",
+        "pure_alpha",
+        "sort_portfolios",
+        "tangency_path",
+        "tangency_weights",
+        "weights_table",
+    ),
+    "factor_files": (
+        "read_liquidity_factors",
+        "read_q_factors",
+    ),
     "french": (
         "excess_panel",
         "french_sections",
@@ -81,6 +191,19 @@ _HOMES = {
         "NativeFactorForecaster",
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
+    ),
+    "french_panel": (
+        "FRENCH_SORTS",
+        "french_characteristic_panel",
+        "momentum_spread",
+    ),
+    "jobs": (
+        "Job",
+        "JobResult",
+        "parse_job",
+        "read_job",
+        "run_job",
+        "write_job",
     ),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
@@ -98,6 +221,31 @@ _HOMES = {
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "risk": ("RiskConfig", "RiskModel", "attribute_performance", "decompose", "risk_model"),
+    "prepare": (
+        "add_constant",
+        "fill_missing",
+        "neutralise",
+        "rank_standardise",
+        "winsorise",
+        "zscore",
+    ),
+    "report": (
+        "Run",
+        "alphas_figure",
+        "calibration_figure",
+        "correlations_figure",
+        "coverage_figure",
+        "errors_figure",
+        "factors_figure",
+        "fits_figure",
+        "loadings_figure",
+        "long_short_figure",
+        "read_run",
+        "render_report",
+        "tangency_figure",
+        "write_certificates",
+        "write_report",
+    ),
     "rows": ("Attribute", "SeriesInfo"),
     "splits": ("ExpandingWindow", "RollingWindow", "VintageSplits"),
     "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),

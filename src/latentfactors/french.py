@@ -85,7 +85,7 @@ def french_sections(path: str | Path) -> tuple[str, ...]:
     >>> read_french_csv(file, "value weighted").to_dict(as_series=False)["Lo"]
     [0.015, -0.02]
     """
-    return tuple(section.title for section in _read_sections(path))
+    return tuple(section.title for section in read_sections(path))
 
 
 def read_french_csv(
@@ -123,7 +123,7 @@ def read_french_csv(
     """
     import polars as pl
 
-    found = _choose_section(_read_sections(path), section, path)
+    found = choose_section(read_sections(path), section, path)
     scale = 0.01 if (bool(_IN_PERCENT.search(found.title)) if percent is None else percent) else 1.0
     columns = {name: scale * found.values[:, j] for j, name in enumerate(found.names)}
     return pl.DataFrame({"date": found.dates, **columns})
@@ -226,9 +226,9 @@ class _Section:
     values: npt.NDArray[np.float64]
 
 
-def _read_sections(path: str | Path) -> list[_Section]:
+def read_sections(path: str | Path) -> list[_Section]:
     """All tables: runs of lines that begin with a date, their header above, the title above that."""
-    lines = _text_of(Path(path)).splitlines()
+    lines = read_text(Path(path)).splitlines()
     is_data = [_LINE.match(line) is not None for line in lines]
     sections, i = [], 0
     while i < len(lines):
@@ -294,7 +294,7 @@ def _dates(digits: list[str], path: str | Path) -> npt.NDArray[np.datetime64]:
     return days if len(digits[0]) == 8 else period_end(days, "M")
 
 
-def _text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
@@ -306,7 +306,7 @@ def _text_of(path: Path) -> str:
     return raw.decode("utf-8", errors="replace")
 
 
-def _choose_section(sections: list[_Section], wanted: str | int | None, path: str | Path) -> _Section:
+def choose_section(sections: list[_Section], wanted: str | int | None, path: str | Path) -> _Section:
     titles = [section.title for section in sections]
     listing = "; ".join(f"{i}: {title}" for i, title in enumerate(titles))
     if not isinstance(wanted, str):

@@ -16,8 +16,8 @@ from latentfactors import (
     walk_forward,
 )
 from latentfactors.errors import InsufficientDataError, MissingCapabilityError
-from latentfactors.evaluate import sort_portfolios
-from latentfactors.report import data, figures
+from latentfactors.evaluate import price_assets, sort_portfolios, tangency_path
+from latentfactors.report import data, figures, pricing, pricing_figures
 from latentfactors.simulate import static_panel
 
 
@@ -183,3 +183,41 @@ def test_what_is_kept_is_exact(results):
     one = sort_portfolios(results["mean"], n_quantiles=3)
     other = sort_portfolios(results["mean"].record, back.panel(), n_quantiles=3)
     np.testing.assert_array_equal(one.returns, other.returns)
+
+
+# ------------------------------------------------------------------------- pricing
+
+
+def test_alphas_are_sorted_shares():
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=80)
+    returns = rng.normal(size=(80, 4)) + np.array([0.0, 0.0, 0.0, 1.0])
+    returns[:, 1] = np.nan
+    found = price_assets(returns, factor)
+    (line,) = pricing_figures.alphas_figure({"<one>": found}).data
+    np.testing.assert_array_equal(line.y, np.sort(found.t_statistics[[0, 2, 3]]))
+    np.testing.assert_allclose(line.x, [100 / 6, 50, 500 / 6])
+    assert line.name == "&lt;one&gt;"
+
+
+def test_tangency_adds_up(pca):
+    path = tangency_path(pca)
+    (line,) = pricing_figures.tangency_figure({"PCA": path}).data
+    np.testing.assert_allclose(line.y[-1], np.nansum(path.returns))
+    assert len(line.x) == path.times.size == 60
+
+
+def test_correlations_are_those_of_numpy(pca):
+    band = data.factor_band(pca.factor_paths())
+    rng = np.random.default_rng(2)
+    observed = rng.normal(size=(84, 3)) + np.nan_to_num(band.values[:, :1])
+    observed[5, 1] = np.nan
+    times = pca.panel.times
+    found = pricing.factor_correlations(band, times, observed, ("a", "b", "c<"))
+    rows = np.isfinite(observed).all(axis=1) & np.isfinite(band.values).all(axis=1)
+    expected = np.corrcoef(band.values[rows].T, observed[rows].T)[:2, 2:]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-10)
+    assert found.n_periods == rows.sum()
+    (heat,) = pricing_figures.correlations_figure(found).data
+    assert list(heat.x) == ["a", "b", "c&lt;"]
+    assert heat.text[0][0] == f"{expected[0, 0]:.2f}"

@@ -1,19 +1,23 @@
 """The page: complete, escaped, with nothing to load. A browser looks at it where one is installed."""
 
+import shutil
 import tomllib
 from html.parser import HTMLParser
 
+import polars as pl
 import pytest
 
 from latentfactors.errors import StoreError
+from latentfactors.evaluate import audit
 from latentfactors.jobs import parse_job, read_job, run_job, write_job
-from latentfactors.report import read_run, render_report, write_report
+from latentfactors.report import pricing, read_run, render_report, write_certificates, write_report
 from latentfactors.report.html import to_toml
 from tests.cli.small import CONFIG, small_frame, write_small_job
 from tests.report.browser import Browser, find_chromium
 
 SECTIONS = [
-    "summary", "coverage", "fits", "factors", "loadings", "forecasts", "long-short", "config", "manifest",
+    "summary", "coverage", "fits", "factors", "loadings", "forecasts", "long-short", "pricing", "sharpe",
+    "audit", "config", "manifest",
 ]  # fmt: skip
 NASTY = "<script>alert(1)</script> & \"x\" '</script>'"
 
@@ -43,11 +47,24 @@ def run_folder(tmp_path_factory):
     """A run whose names are hostile."""
     folder = tmp_path_factory.mktemp("run")
     frame = small_frame().with_columns(firm=small_frame()["firm"].str.replace("F1", "<img src=x onerror=y>"))
+    frame = with_factors(frame)
     config = CONFIG.replace('name = "PCA"', f"name = '''{NASTY}'''")
+    config = config.replace('["size"]', '["size"]\nobserved_factors = ["mkt", "<b>smb"]')
     path = write_small_job(folder, config)
     frame.write_csv(folder / "data.csv")
-    write_job(run_job(read_job(path)))
+    job = run_job(read_job(path))
+    write_job(job)
+    certificates = {name: audit(job.job.predictors[name], job.panel, n_cuts=1) for name in (NASTY, "mean")}
+    write_certificates(folder / "results", certificates)
     return folder / "results"
+
+
+def with_factors(frame):
+    """Two factors a month: the mean of all firms, and first against last."""
+    return frame.with_columns(
+        pl.col("ret").mean().over("month").alias("mkt"),
+        (pl.col("ret").first() - pl.col("ret").last()).over("month").alias("<b>smb"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +78,8 @@ def test_all_sections_and_tables(page, run_folder):
     text = " ".join(parsed.text.split())
     for words in (
         "Total R² uses the realised factors", NASTY, "closed form", "4 predictors", "Not shown:",
-        "No fit failed", "expanding", "panel digest",
+        "No fit failed", "expanding", "panel digest", "2 observed factors", "mkt alone", "t of alpha",
+        "Observed factors, taken to be returns: mkt, <b>smb", "passed", "Correlations with observed factors",
     ):  # fmt: skip
         assert words in text, words
     r2 = read_run(run_folder).metrics["r2_zero"][1]
@@ -135,6 +153,52 @@ def test_failed_splits_are_told(tmp_path, monkeypatch):
     assert "<b>no such luck</b>" in text
 
 
+def test_pricing_sections_show_what_the_library_says(page, run_folder):
+    data = read_run(run_folder).data
+    priced = pricing.priced_models(data)
+    assert list(priced) == ["mkt alone", "2 observed factors", NASTY]
+    line = priced["2 observed factors"].line()
+    text = " ".join(Page(page).text.split())
+    assert f"{100 * line['mean_abs_alpha']:.3f}%" in text
+    assert "repeat" in priced["2 observed factors"].grs_refused  # the factors are made of these assets
+    assert f"{priced[NASTY].line()['grs']:.2f}" in text
+    sharpe = pricing.sharpe_lines(data)
+    assert list(sharpe) == [NASTY, "2 observed factors"]
+    assert sharpe[NASTY].n_periods == data.tangencies[NASTY].returns.size - 1 == 15  # one month is live
+    assert f"{sharpe[NASTY].out_of_sample:.2f}".replace("-", "−") in text
+
+
+def test_a_run_without_factors_says_so(tmp_path):
+    config = CONFIG[: CONFIG.index("[[predictor]]")] + '[[predictor]]\nname = "zero"\nkind = "zero"\n'
+    write_job(run_job(read_job(write_small_job(tmp_path, config))))
+    text = " ".join(Page(render_report(read_run(tmp_path / "results"))).text.split())
+    assert "No pricing tests: the run has neither observed factors nor factors of its own." in text
+    assert "Not audited." in text
+    raw = config.replace("lag = 1", 'lag = 1\nvalue_kind = "return"')
+    write_job(run_job(read_job(write_small_job(tmp_path, raw))))
+    text = " ".join(Page(render_report(read_run(tmp_path / "results"))).text.split())
+    assert "the values are raw returns, less no risk-free rate" in text
+
+
+def test_certificates_belong_to_their_data(run_folder, tmp_path):
+    run = read_run(run_folder)
+    assert {name: each.verdict for name, each in run.certificates.items()} == {
+        NASTY: "passed",
+        "mean": "passed",
+    }
+    assert run.certificates["mean"].trials[0].outcome == "held"
+    with pytest.raises(StoreError, match="no predictor 'nobody'"):
+        write_certificates(run_folder, {"nobody": run.certificates["mean"]})
+    folder = tmp_path / "copy"
+    shutil.copytree(run_folder, folder)
+    path = folder / "audit.json"
+    path.write_text(path.read_text().replace(run.manifest["panel"]["digest"], "another"))
+    assert read_run(folder).certificates == {}
+    path.write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        read_run(folder)
+
+
 @pytest.mark.skipif(find_chromium() is None, reason="no chromium is installed")
 def test_in_a_browser(run_folder, tmp_path):
     path = write_report(run_folder, tmp_path / "report.html")
@@ -148,6 +212,15 @@ def test_in_a_browser(run_folder, tmp_path):
             assert browser.evaluate("document.querySelectorAll('.plot .main-svg').length") > 0
             drawn = "[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
             assert browser.evaluate(drawn)
+            for section, plots in (("pricing", 1), ("sharpe", 2), ("audit", 0)):
+                found = f"document.querySelectorAll('#{section} .main-svg').length"
+                assert (browser.evaluate(found) > 0) == (plots > 0), section
+                inside = (
+                    f"[...document.querySelectorAll('#{section} .plot, #{section} p')]"
+                    f".every(each => each.getBoundingClientRect().right <= {width})"
+                )
+                assert browser.evaluate(inside), section
+            assert browser.evaluate("document.querySelectorAll('#audit tbody tr').length") == 2
         # Turning the phone: the plots follow.
         browser.call(
             "Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False

@@ -25,7 +25,7 @@ from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import freeze
 from latentfactors.kernels.newey_west import hac_regression
 
-__all__ = ["GRSResult", "MaximalSharpe", "grs_test", "maximal_sharpe", "performance"]
+__all__ = ["GRSResult", "MaximalSharpe", "grs_test", "maximal_sharpe", "performance", "tangency_weights"]
 
 FloatArray = npt.NDArray[np.float64]
 # Below this reciprocal condition of a correlation matrix the columns are one portfolio too many.
@@ -258,6 +258,37 @@ def maximal_sharpe(
         n_periods=int(seen.size),
         periods_per_year=float(periods_per_year),
     )
+
+
+def tangency_weights(factors: npt.ArrayLike) -> FloatArray:
+    """W^-1 mu / sqrt(mu'W^-1 mu): the portfolio of maximal Sharpe ratio, scaled to a standard deviation of 1.
+
+    Parameters
+    ----------
+    factors : (T, K) or (T,)
+        Excess returns or spreads; rows with a missing factor are left out.
+
+    Returns
+    -------
+    (K,) weights; zeros where all means are zero.
+
+    Raises
+    ------
+    InsufficientDataError
+        Collinear factors, or no more than K + 1 complete periods.
+
+    Examples
+    --------
+    >>> f = 0.5 + np.random.default_rng(0).normal(size=(300, 2))
+    >>> bool(np.isclose((f @ tangency_weights(f)).std(), 1.0))
+    True
+    """
+    f = np.asarray(factors, dtype=np.float64)
+    f = f[:, None] if f.ndim == 1 else f
+    f = f[np.isfinite(f).all(axis=1)]
+    if len(f) <= f.shape[1] + 1:
+        raise InsufficientDataError(f"{len(f)} complete periods are too few for {f.shape[1]} factors")
+    return _tangency(f)[0]
 
 
 def performance(

@@ -1,8 +1,11 @@
 """The report: figures of results, and one self-contained HTML file of a run.
 
-data       what a run leaves for its report, and how a run folder is read back
-figures    a plotly figure from a library result, one public function each (extra `report`)
-html       `write_report`: the page, with plotly.js inside and nothing to load (extra `report`)
+data              what a run leaves for its report
+folder            how a run folder is read back, and audits put beside it
+figures           a plotly figure from a library result, one public function each (extra `report`)
+pricing           the numbers of the pricing sections
+pricing_figures   their figures (extra `report`)
+html              `write_report`: the page, with plotly.js inside and nothing to load (extra `report`)
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistory
-from latentfactors.report.folder import Run, read_run
+from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
     from latentfactors.report.figures import (
@@ -25,8 +28,16 @@ if TYPE_CHECKING:
     )
     from latentfactors.report.html import render_report, write_report
     from latentfactors.report.risk_figures import attribution_figure, group_loadings_figure, risk_figure
-
-_RISK_FIGURES = ("attribution_figure", "group_loadings_figure", "risk_figure")
+# Figures that have a module of their own; the others are in `figures`.
+_HOMES = {
+    "alphas_figure": "pricing_figures",
+    "attribution_figure": "risk_figures",
+    "correlations_figure": "pricing_figures",
+    "group_loadings_figure": "risk_figures",
+    "risk_figure": "risk_figures",
+    "tangency_figure": "pricing_figures",
+}
+    from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
 
 __all__ = [
     "Coverage",
@@ -35,7 +46,9 @@ __all__ = [
     "FitHistory",
     "Run",
     "attribution_figure",
+    "alphas_figure",
     "calibration_figure",
+    "correlations_figure",
     "coverage_figure",
     "errors_figure",
     "factors_figure",
@@ -46,6 +59,8 @@ __all__ = [
     "read_run",
     "render_report",
     "risk_figure",
+    "tangency_figure",
+    "write_certificates",
     "write_report",
 ]
 
@@ -54,6 +69,5 @@ def __getattr__(name: str) -> Any:
     """Figures and page load when used: a run is written without plotly and jinja2."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "figures" if name.endswith("_figure") else "html"
-    home = "risk_figures" if name in _RISK_FIGURES else home
+    home = _HOMES.get(name, "figures") if name.endswith("_figure") else "html"
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -16,7 +16,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from latentfactors.errors import LatentFactorsError, StoreError
 from latentfactors.estimator import freeze
+from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 from latentfactors.kernels.rotation import match_signed_permutation
 from latentfactors.model import Predictor
 from latentfactors.panel import Panel, ValueKind
@@ -132,6 +133,8 @@ class RunData:
     offsets : (P + 1,) rows that share an origin
     assets : (N,) labels
     value_kind, frequency, horizon : of the panel and the job
+    tangencies : Name -> tangency portfolio of the predictor's factors, for values that are returns
+    observed_factors : (T, M) over `coverage.times`, named by observed_factor_names, or None
     """
 
     target_times: npt.NDArray[Any]
@@ -147,6 +150,9 @@ class RunData:
     fits: Mapping[str, FitHistory]
     bands: Mapping[str, FactorBand]
     exposures: Mapping[str, Exposures]
+    tangencies: Mapping[str, TangencyPath] = field(default_factory=dict)
+    observed_factors: FloatArray | None = None
+    observed_factor_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         freeze(self)
@@ -184,6 +190,8 @@ class RunData:
             values=self.realised[live],
             value_kind=self.value_kind,
             frequency=self.frequency,
+            observed_factors=self.observed_factors,
+            observed_factor_names=self.observed_factor_names,
         )
 
 
@@ -319,6 +327,8 @@ def collect(results: Mapping[str, WalkForwardResult], exposures: Mapping[str, Ex
                     shared[key].append(getattr(result.record, key)[low : place[name][1]])
     columns = {key: np.concatenate(parts) for key, parts in shared.items()}
     paths = {name: result.factor_paths() for name, result in results.items()}
+    returns_like = first.panel.value_kind != "series"
+    observed = first.panel.observed_factors
     return RunData(
         offsets=np.concatenate([[0], np.cumsum(columns.pop("counts"))]).astype(np.int64),
         assets=first.panel.assets,
@@ -329,6 +339,9 @@ def collect(results: Mapping[str, WalkForwardResult], exposures: Mapping[str, Ex
         fits={name: fit_history(result) for name, result in results.items()},
         bands={name: factor_band(each) for name, each in paths.items() if each},
         exposures=exposures,
+        tangencies={name: tangency_path(results[name]) for name in paths if returns_like and paths[name]},
+        observed_factors=None if observed is None else observed[: first.panel.n_realised],
+        observed_factor_names=first.panel.observed_factor_names,
         **columns,
     )
 

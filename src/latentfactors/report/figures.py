@@ -27,12 +27,21 @@ from latentfactors.report.data import (
     factor_band,
     fit_history,
 )
+from latentfactors.report.style import (
+    DIVERGING,
+    PALETTE,
+    SHADE,
+    as_dates,
+    finished,
+    line_style,
+    shortened,
+    stacked,
+)
 from latentfactors.state import LatentFactorState
 from latentfactors.track_record import TrackRecord, WalkForwardResult
 
 try:
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 except ImportError as error:
     raise MissingCapabilityError(
         "figures need plotly, which is not installed: pip install 'latentfactors[report]'"
@@ -50,11 +59,6 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 Scored = WalkForwardResult | TrackRecord
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#595959")
-_DASHES = ("solid", "dash", "dot", "dashdot")
-_SHADE = "rgba(0, 114, 178, 0.22)"
-_DIVERGING = ((0.0, "#B2561D"), (0.25, "#EBB88F"), (0.5, "#F7F7F7"), (0.75, "#92C0DF"), (1.0, "#0B5C93"))
-_INK, _GRID = "#2B2F33", "#E3E6E8"
 _MOST_LINES = 60  # of a heat map that can still be read
 
 
@@ -69,8 +73,8 @@ def coverage_figure(panel: Panel | Coverage) -> go.Figure:
     10
     """
     found = coverage_of(panel) if isinstance(panel, Panel) else panel
-    figure = _stack(2, [0.62, 0.38])
-    x = _dates(found.times)
+    figure = stacked(2, [0.62, 0.38])
+    x = as_dates(found.times)
     for name, counts, style in (
         ("in the universe", found.n_assets, {"color": PALETTE[6], "dash": "dot"}),
         ("with a value", found.n_observed, {"color": PALETTE[0]}),
@@ -84,7 +88,7 @@ def coverage_figure(panel: Panel | Coverage) -> go.Figure:
     figure.update_yaxes(title_text="missing", ticksuffix="%", rangemode="tozero", row=2, col=1)
     if np.nanmax(found.missing, initial=0.0) == 0:
         figure.update_yaxes(range=[0, 10], row=2, col=1)
-    return _finish(figure, "Assets per period and share of missing values", 380)
+    return finished(figure, "Assets per period and share of missing values", 380)
 
 
 def fits_figure(results: Mapping[str, WalkForwardResult | FitHistory]) -> go.Figure:
@@ -94,14 +98,14 @@ def fits_figure(results: Mapping[str, WalkForwardResult | FitHistory]) -> go.Fig
         fits = fit_history(each) if isinstance(each, WalkForwardResult) else each
         marks = np.where(fits.converged, "circle", "x")
         figure.add_scatter(
-            x=_dates(fits.starts), y=1000 * fits.seconds, name=html.escape(name), mode="lines+markers",
-            line={**_line(i), "width": 1}, marker={"symbol": marks, "size": 5},
+            x=as_dates(fits.starts), y=1000 * fits.seconds, name=html.escape(name), mode="lines+markers",
+            line={**line_style(i), "width": 1}, marker={"symbol": marks, "size": 5},
             customdata=fits.iterations,
             hovertemplate="%{x}: %{y:.1f} ms, %{customdata} iterations<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     figure.update_yaxes(title_text="milliseconds, log scale", type="log", dtick=1)
     figure.update_xaxes(title_text="first period forecast by the refit")
-    return _finish(figure, "Time of every refit", 360)
+    return finished(figure, "Time of every refit", 360)
 
 
 def factors_figure(result: WalkForwardResult | FactorBand) -> go.Figure:
@@ -122,14 +126,14 @@ def factors_figure(result: WalkForwardResult | FactorBand) -> go.Figure:
             raise MissingCapabilityError(f"{result.predictor} has no factors to show")
         band = factor_band(paths)
     n_factors = band.values.shape[1]
-    figure = _stack(n_factors, [1.0] * n_factors)
-    x = _dates(band.times)
+    figure = stacked(n_factors, [1.0] * n_factors)
+    x = as_dates(band.times)
     for k, name in enumerate(band.names):
         row: dict[str, Any] = {"row": k + 1, "col": 1}
         none = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         figure.add_scatter(x=x, y=band.low[:, k], **none, **row)
         figure.add_scatter(
-            x=x, y=band.high[:, k], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=_SHADE,
+            x=x, y=band.high[:, k], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=SHADE,
             hoverinfo="skip", name="range over refits", legendgroup="band", showlegend=k == 0, **row,
         )  # fmt: skip
         figure.add_scatter(
@@ -138,7 +142,7 @@ def factors_figure(result: WalkForwardResult | FactorBand) -> go.Figure:
         )  # fmt: skip
         figure.update_yaxes(title_text=html.escape(name), nticks=4, **row)
     title = f"Factors in the model's scale, {band.n_refits} aligned refits"
-    return _finish(figure, title, 90 + 120 * n_factors)
+    return finished(figure, title, 90 + 120 * n_factors)
 
 
 def loadings_figure(loadings: Exposures | LatentFactorState) -> go.Figure:
@@ -162,8 +166,8 @@ def loadings_figure(loadings: Exposures | LatentFactorState) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=values[shown], x=[html.escape(name) for name in found.factor_names],
-            y=[html.escape(_short(label)) for label in labels[shown]],
-            zmin=-limit, zmax=limit, colorscale=_DIVERGING, xgap=1, ygap=1,
+            y=[html.escape(shortened(label)) for label in labels[shown]],
+            zmin=-limit, zmax=limit, colorscale=DIVERGING, xgap=1, ygap=1,
             colorbar={"thickness": 12, "len": 0.9, "outlinewidth": 0},
             hovertemplate="%{y}, %{x}: %{z:.3g}<extra></extra>",
         )
@@ -172,7 +176,7 @@ def loadings_figure(loadings: Exposures | LatentFactorState) -> go.Figure:
     figure.update_xaxes(side="top", showgrid=False, type="category")
     few = "" if len(shown) == len(labels) else f", the {len(shown)} largest of {len(labels):,}"
     title = f"Loadings of {found.kind} on factors, last refit (data to {found.when}){few}"
-    _finish(figure, title, 84 + 18 * len(shown))
+    finished(figure, title, 84 + 18 * len(shown))
     return figure.update_layout(margin={"t": 72, "b": 12})
 
 
@@ -218,7 +222,7 @@ def calibration_figure(
     suffix = "%" if percent else ""
     figure.update_xaxes(title_text="mean forecast", ticksuffix=suffix)
     figure.update_yaxes(title_text="mean realised", ticksuffix=suffix)
-    return _finish(figure, "Realised values by forecast", 300, legend=False)
+    return finished(figure, "Realised values by forecast", 300, legend=False)
 
 
 def errors_figure(results: Mapping[str, Scored]) -> go.Figure:
@@ -235,10 +239,10 @@ def errors_figure(results: Mapping[str, Scored]) -> go.Figure:
         if np.isfinite(record.forecast).any():
             times, saved = cumulative_saving(record, cells)
             figure.add_scatter(
-                x=_dates(times), y=100 * saved, mode="lines", line=_line(i), name=html.escape(name)
+                x=as_dates(times), y=100 * saved, mode="lines", line=line_style(i), name=html.escape(name)
             )
     figure.update_yaxes(title_text="squared error saved", ticksuffix="%")
-    return _finish(figure, "Cumulative squared error saved against the historical mean", 420)
+    return finished(figure, "Cumulative squared error saved against the historical mean", 420)
 
 
 def long_short_figure(
@@ -261,11 +265,11 @@ def long_short_figure(
     for name, each in sorts.items():
         earned = np.nancumsum(each.long_short) * (100.0 if percent else 1.0)
         figure.add_scatter(
-            x=_dates(each.times), y=earned, mode="lines", line=_line(places.index(name)),
+            x=as_dates(each.times), y=earned, mode="lines", line=line_style(places.index(name)),
             name=html.escape(name),
         )  # fmt: skip
     figure.update_yaxes(title_text="sum of returns", ticksuffix="%" if percent else "")
-    return _finish(figure, "Cumulative long-short return, top minus bottom quantile", 420)
+    return finished(figure, "Cumulative long-short return, top minus bottom quantile", 420)
 
 
 # ------------------------------------------------------------------------------------ what is drawn
@@ -328,56 +332,3 @@ def cumulative_saving(
 
 def _record(result: Scored) -> TrackRecord:
     return result.record if isinstance(result, WalkForwardResult) else result
-
-
-# ------------------------------------------------------------------------------------ how it looks
-
-
-def _dates(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return times.astype(str) if times.dtype.kind == "M" else times
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 24 else f"{label[:23]}…"
-
-
-def _line(i: int) -> dict[str, Any]:
-    dash = _DASHES[i // len(PALETTE) % len(_DASHES)]
-    return {"color": PALETTE[i % len(PALETTE)], "dash": dash, "width": 1.6}
-
-
-def _stack(n_rows: int, heights: list[float]) -> go.Figure:
-    return make_subplots(
-        rows=n_rows, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.12 / n_rows
-    )
-
-
-def _finish(figure: go.Figure, title: str, height: int, *, legend: bool = True) -> go.Figure:
-    """The house style; a legend below, so that a narrow screen keeps the width for the lines."""
-    figure.update_layout(
-        template="none",
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
-        height=height,
-        margin={"l": 58, "r": 14, "t": 48, "b": 44},
-        font={
-            "family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-            "size": 13,
-            "color": _INK,
-        },
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        hoverlabel={"namelength": -1},
-        showlegend=legend,
-        legend={"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top", "title": {"text": ""}},
-    )
-    style = {
-        "gridcolor": _GRID,
-        "zeroline": False,
-        "linecolor": "#9AA0A6",
-        "ticks": "",
-        "automargin": True,
-        "title": {"font": {"size": 13}, "standoff": 8},
-    }
-    figure.update_xaxes(**style, fixedrange=False)
-    figure.update_yaxes(**style, showline=False)
-    return figure

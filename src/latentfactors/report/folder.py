@@ -8,28 +8,61 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latentfactors.errors import StoreError
+from latentfactors.evaluate.audit import AuditCertificate, AuditTrial
+from latentfactors.frames import write_atomically
 from latentfactors.report.data import REPORT_DATA, RunData, sha256_of
 from latentfactors.track_record import TrackRecord
 
-__all__ = ["Run", "read_run"]
+__all__ = ["AUDIT", "Run", "read_run", "write_certificates"]
+
+AUDIT = "audit.json"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """A run folder: manifest, metrics (polars), data, and a `TrackRecord` per predictor, on the same rows."""
+    """A run folder: manifest, metrics (polars), data, audits; records, all on the same rows."""
 
     folder: Path
     manifest: Mapping[str, Any]
     metrics: Any
     data: RunData
     records: Mapping[str, TrackRecord]
+    certificates: Mapping[str, AuditCertificate] = field(default_factory=dict)
+
+
+def write_certificates(folder: str | Path, certificates: Mapping[str, AuditCertificate]) -> Path:
+    """Put the audits of a run's predictors into its folder, as `audit.json`, for the report to print.
+
+    Parameters
+    ----------
+    folder
+        Of a run; its manifest says what the audits belong to.
+    certificates
+        Predictor's name -> what `evaluate.audit` returned.
+
+    Raises
+    ------
+    StoreError
+        No run, or names that are no predictors of it.
+    """
+    run = read_run(folder)
+    unknown = [name for name in certificates if name not in run.records]
+    if unknown:
+        raise StoreError(f"{str(folder)!r} has no predictor {unknown[0]!r}, only {', '.join(run.records)}")
+    content = {
+        "digest": run.manifest["panel"]["digest"],
+        "certificates": {name: asdict(each) for name, each in certificates.items()},
+    }
+    path = run.folder / AUDIT
+    write_atomically(path, json.dumps(content, indent=1).encode())
+    return path
 
 
 def read_run(folder: str | Path) -> Run:
@@ -69,7 +102,35 @@ def read_run(folder: str | Path) -> Run:
     if "predictions.parquet" in contents:
         predictions = pl.read_parquet(contents["predictions.parquet"])
     records = {name: _record(data, predictions, name) for name in manifest["predictors"]}
-    return Run(folder=folder, manifest=manifest, metrics=table, data=data, records=records)
+    certificates = _certificates(folder / AUDIT, manifest)
+    return Run(
+        folder=folder, manifest=manifest, metrics=table, data=data, records=records, certificates=certificates
+    )
+
+
+def _certificates(path: Path, manifest: Mapping[str, Any]) -> dict[str, AuditCertificate]:
+    """What `write_certificates` wrote for this data; that of other data is left alone."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+        found = {
+            name: AuditCertificate(
+                **{
+                    **each,
+                    "cuts": tuple(each["cuts"]),
+                    "notes": tuple(each["notes"]),
+                    "trials": tuple(AuditTrial(**trial) for trial in each["trials"]),
+                }
+            )
+            for name, each in content["certificates"].items()
+        }
+        digest = content["digest"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise StoreError(f"{str(path)!r} is damaged: audit again, or remove it") from None
+    if digest != manifest["panel"]["digest"]:
+        return {}
+    return {name: each for name, each in found.items() if name in manifest["predictors"]}
 
 
 def _is_manifest(found: Any) -> bool:

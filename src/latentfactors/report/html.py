@@ -17,10 +17,9 @@ import numpy as np
 
 from latentfactors._version import __version__
 from latentfactors.errors import InsufficientDataError, LatentFactorsError, MissingCapabilityError, StoreError
-from latentfactors.evaluate import PortfolioSort, sort_portfolios
+from latentfactors.evaluate import AuditCertificate, PortfolioSort, sort_portfolios
 from latentfactors.frames import write_atomically
-from latentfactors.report import figures
-from latentfactors.report.data import Exposures, FactorBand
+from latentfactors.report import figures, pricing, pricing_figures
 from latentfactors.report.folder import Run, read_run
 
 try:
@@ -115,8 +114,14 @@ def render_report(run: Run) -> str:
         uncalibrated=uncalibrated,
         long_short=_drawn(figures.long_short_figure(sorts, percent=percent, order=names)) if sorts else None,
         long_short_lines=[_sort_line(name, each, percent) for name, each in sorts.items()],
+        long_short_heads=["mean", "volatility", "t", "Sharpe", "turnover"]
+        + ["alpha", "t of alpha"] * any(each.factors is not None for each in sorts.values())
+        + ["periods"],
         unsorted=unsorted,
         n_quantiles=n_quantiles,
+        **_pricing(run, percent),
+        audits=[_audit_line(name, each) for name, each in run.certificates.items()],
+        findings={name: _findings(each) for name, each in run.certificates.items()},
         config=to_toml(run.manifest["config"]),
         manifest_text=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )
@@ -195,14 +200,16 @@ def _sorts(run: Run, decimal: bool) -> tuple[dict[str, PortfolioSort], dict[str,
     sorts: dict[str, PortfolioSort] = {}
     reasons: dict[str, str] = {}
     panel = data.panel()
+    factors = data.observed_factor_names if data.value_kind in ("excess_return", "spread_change") else ()
     for name, record in run.records.items():
         if not np.isfinite(record.forecast).any():
             reasons[name] = "it forecasts no values"
             continue
         try:
             found = sort_portfolios(
-                record, panel, n_quantiles=n_quantiles, drift=None if decimal else False, horizon=data.horizon
-            )
+                record, panel, n_quantiles=n_quantiles, drift=None if decimal else False,
+                horizon=data.horizon, factors=factors,
+            )  # fmt: skip
         except LatentFactorsError as error:
             reasons[name] = str(error)
             continue
@@ -222,13 +229,78 @@ def _sort_line(name: str, found: PortfolioSort, percent: bool) -> tuple[str, lis
         _number(line["t"], 1, 2),
         _number(line["sharpe"], 1, 2),
         _number(line["turnover"], 100, 0, "%"),
+        *([_number(line["alpha"], unit, 2, end), _number(line["alpha_t"], 1, 2)] if "alpha" in line else []),
         _number(line["n_periods"], 1, 0),
     ]
 
 
+def _pricing(run: Run, percent: bool) -> dict[str, Any]:
+    """What the sections on pricing and Sharpe ratios show, with the reason where there is nothing to show."""
+    data = run.data
+    priced, sharpe = pricing.priced_models(data), pricing.sharpe_lines(data)
+    kinds = {"return": "raw returns, less no risk-free rate", "series": "series, not returns"}
+    why = (
+        f"the values are {kinds[data.value_kind]}"
+        if data.value_kind in kinds
+        else ("the run has neither observed factors nor factors of its own")
+    )
+    found = pricing.run_correlations(data)
+    return {
+        "priced_lines": [_priced_line(name, each.line(), percent) for name, each in priced.items()],
+        "alphas": _drawn(pricing_figures.alphas_figure(priced)) if priced else None,
+        "unpriced": why,
+        "observed_names": data.observed_factor_names,
+        "sharpe_lines": [_sharpe_line(name, each) for name, each in sharpe.items()],
+        "tangency": _drawn(pricing_figures.tangency_figure(pricing.distinct_paths(data))) if sharpe else None,
+        "correlations": [
+            (who, _drawn(pricing_figures.correlations_figure(each))) for who, each in _distinct(found)
+        ],
+    }
+
+
+def _priced_line(name: str, line: dict[str, float], percent: bool) -> tuple[str, list[str]]:
+    unit, end = (100, "%") if percent else (1, "")
+    return name, [
+        _number(line["mean_abs_alpha"], unit, 3, end),
+        _number(line["share_unpriced"], 100, 0, "%"),
+        f"{line['n_above_1.96']} of {line['n_assets']}",
+        _number(line["grs"], 1, 2),
+        _number(line["p_value"], 1, 3),
+        _number(line["mean_r_squared"], 100, 0, "%"),
+        str(line["n_periods"]),
+    ]
+
+
+def _sharpe_line(name: str, line: pricing.SharpeLine) -> tuple[str, list[str]]:
+    return name, [
+        str(line.n_factors),
+        _number(line.in_sample),
+        _number(line.out_of_sample),
+        _number(line.t),
+        _number(line.alpha_t),
+        str(line.n_periods),
+    ]
+
+
+def _audit_line(name: str, found: AuditCertificate) -> tuple[str, list[str]]:
+    moved = f"{len(found.findings)} of {len(found.trials)}"
+    cuts = " to ".join(dict.fromkeys((*found.cuts[:1], *found.cuts[-1:])))
+    return name, [found.verdict, moved, ", ".join(found.channels) or "–", cuts]
+
+
+def _findings(found: AuditCertificate) -> list[str]:
+    lines = [
+        f"{each.channel} ({each.action}, estimates {each.estimates}), cut {each.cut}: {each.n_moved} of "
+        f"{each.n_compared} forecasts moved, from {each.first_moved} on"
+        for each in found.findings
+    ]
+    lines += [f"{each.channel} ({each.action}): {each.message}" for each in found.trials if each.message]
+    return [*lines, *found.notes]
+
+
 def _distinct(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Predictors that share a structural model share its factors and loadings: shown once, all named."""
-    groups: list[tuple[list[str], FactorBand | Exposures]] = []
+    groups: list[tuple[list[str], Any]] = []
     for name, each in found.items():
         for names, former in groups:
             if former.values.shape == each.values.shape and np.array_equal(
