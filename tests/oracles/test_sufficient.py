@@ -239,11 +239,12 @@ def test_gradient_and_hessian_are_those_of_the_objective(n_given):
     delta = 0.02 * rng.normal(size=(5, n_given))
     delta -= gamma @ (gamma.T @ delta)
     problem = ipca._Problem(statistics.grams, statistics.crosses, given, np.eye(5))
-    factors, _ = ipca.factor_step(problem, gamma, delta)
-    N, A, B, descent = ipca.newton_system(problem, gamma, delta, factors)
+    at = ipca.evaluate(problem, gamma, delta)
+    N, A, B = ipca.newton_system(problem, at)
+    descent = ipca.descent_direction(problem, at, N)
 
     def along(direction, step):
-        Y = direction.reshape(3, -1)
+        Y = direction.reshape(-1, 3).T
         moved = gamma + step * N @ Y[:, :2], delta + step * N @ Y[:, 2:]
         return objective(statistics, *moved, given) / 2
 
