@@ -270,41 +270,43 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
         if estimates.gamma_alpha is not None:
             alpha = self._loadings(panel, estimates.gamma_alpha[:, None]).values[:, 0]
         factors = self._factors(panel, estimates, observed)
-        every = factors if observed is None else np.hstack([factors, observed])
+        every, columns = factors, estimates.gamma
+        if observed is not None and estimates.gamma_observed is not None:
+            every = np.hstack([factors, observed])
+            columns = np.hstack([columns, estimates.gamma_observed])
         return input_unit_state(
             panel,
             Factors(values=every, names=names),
-            self._loadings(panel, estimates.gamma, estimates.gamma_observed),
+            self._loadings(panel, columns),
             np.full(panel.n_rows, estimates.residual_variance),
             alpha=alpha,
             n_without=0,
             fit_span=self.fitted.span,
         )
 
-    def _factors(self, panel: Panel, estimates: IPCAEstimates, observed: FloatArray | None) -> FloatArray:
+    def _factors(self, panel: Panel, found: IPCAEstimates, observed: FloatArray | None) -> FloatArray:
         """(T, K) from the statistics of every period, from its rows where these are too rounded."""
-        known = np.zeros((panel.n_periods, len(estimates.gamma)))
-        if estimates.gamma_alpha is not None:
-            known += estimates.gamma_alpha
-        if observed is not None and estimates.gamma_observed is not None:
-            for given, slopes in zip(observed.T, estimates.gamma_observed.T, strict=True):
+        known = np.zeros((panel.n_periods, len(found.gamma)))
+        if found.gamma_alpha is not None:
+            known += found.gamma_alpha
+        if observed is not None and found.gamma_observed is not None:
+            for given, slopes in zip(observed.T, found.gamma_observed.T, strict=True):
                 known += given[:, None] * slopes
-        statistics = self._statistics(panel)
-        shrink = self._shrink(statistics)
+        shrink = self._shrink(statistics := self._statistics(panel))
         factors, doubtful = sufficient.projected_factors(
             statistics,
-            estimates.gamma,
+            found.gamma,
             known=known if known.any() else None,
-            min_observed=estimates.min_observed,
+            min_observed=found.min_observed,
             shrink=shrink,
         )
         for p in doubtful.tolist():
             part = panel.between(p, p + 1)
             factors[p] = sufficient.conditional_factors(
-                self._loadings(part, estimates.gamma).values,
+                self._loadings(part, found.gamma).values,
                 part.values - self._loadings(part, known[p][:, None]).values[:, 0],
                 part.offsets,
-                min_observed=estimates.min_observed,
+                min_observed=found.min_observed,
                 weights=self._row_weights(part),
                 shrink=None if shrink is None else shrink[p : p + 1],
             )[0]
@@ -339,8 +341,8 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
     @property
     def _name_of_statistics(self) -> str:
         """Under which `Panel.shared` keeps them: all that they depend on besides the panel."""
-        weighted, constant = self.config.weighting == "panel", self.config.intercept
-        return "moments" + " of weighted rows" * weighted + " with a constant" * constant
+        weighted = " of weighted rows" * (self.config.weighting == "panel")
+        return f"moments{weighted}" + " with a constant" * self.config.intercept
 
     def _shareable(self, panel: Panel) -> dict[str, PerPeriod]:
         try:
@@ -361,12 +363,8 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
             constant=self.config.intercept,
         )
 
-    def _loadings(
-        self, panel: Panel, gamma: FloatArray, more: FloatArray | None = None
-    ) -> InstrumentedLoadings:
-        """Characteristics times [gamma more] (L, C)."""
+    def _loadings(self, panel: Panel, columns: FloatArray) -> InstrumentedLoadings:
         assert panel.characteristics is not None
-        columns = gamma if more is None else np.hstack([gamma, more])
         return InstrumentedLoadings(panel.characteristics, columns, panel.index)
 
     def _shrink(self, statistics: PanelStatistics) -> FloatArray | None:
