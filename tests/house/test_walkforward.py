@@ -783,10 +783,11 @@ def test_blocks_are_read_only():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # a cluster warns about ports, memory and closing times of its own
-def test_the_same_call_runs_on_dask_and_sends_the_panel_once(monkeypatch):
+@pytest.mark.parametrize("build", [lambda: CrossSectionalRidgePredictor(penalty=0.2), lambda: instrumented()])
+def test_the_same_call_runs_on_dask_and_sends_the_panel_once(monkeypatch, build):
     distributed = pytest.importorskip("distributed")
     panel = characteristic_panel(n_periods=120, n_assets=200, n_factors=2, n_characteristics=10, seed=1).panel
-    predictor, splits = CrossSectionalRidgePredictor(penalty=0.2), ExpandingWindow(first=40, step=5)
+    predictor, splits = build(), ExpandingWindow(first=40, step=5)
     here = walk_forward(predictor, panel, splits, n_jobs=1)
     sent = []
 
