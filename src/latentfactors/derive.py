@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +18,27 @@ from latentfactors.errors import (
     PanelError,
     PanelMismatchError,
 )
-from latentfactors.rows import Attribute, SeriesInfo, read_only
+from latentfactors.rows import Attribute, PeriodArray, PerPeriod, SeriesInfo, read_only
 from latentfactors.validate import check_labels, count
 
 if TYPE_CHECKING:
     from latentfactors.panel import Panel
 
 _BEYOND_VALUES = ("characteristics", "weights", "attributes", "context", "observed_factors", "transforms")
+_MISSING = "missing characteristics"
 
 __all__ = [
     "digest_chain",
     "extend_panel",
     "hide_values",
     "join_frequencies",
+    "missing_characteristics",
     "observed_columns",
     "periods_after",
     "replace_values",
     "select_assets",
+    "share",
+    "share_missing_characteristics",
     "slice_periods",
     "take_rows",
 ]
@@ -73,10 +77,38 @@ def slice_periods(panel: Panel, a: int, b: int) -> Panel:
         name: attribute if attribute.by == "asset" else replace(attribute, codes=attribute.codes[rows])
         for name, attribute in panel.attributes.items()
     }
+    changes["shared"] = {name: each.take(span) for name, each in panel.shared.items()}
     view = object.__new__(type(panel))
     for each in fields(panel):
         object.__setattr__(view, each.name, changes.get(each.name, getattr(panel, each.name)))
     return view
+
+
+def share(panel: Panel, found: Mapping[str, PerPeriod]) -> Panel:
+    """The same panel with what was found about its periods, for whoever asks `panel.shared` by that name.
+
+    Each entry must follow, to the bit, from its period's own rows: then a slice of it is what a slice of the
+    panel would have given, and no period can learn of another.
+    """
+    view = slice_periods(panel, 0, panel.n_periods)
+    object.__setattr__(view, "shared", {**panel.shared, **found})
+    return view
+
+
+def missing_characteristics(panel: Panel) -> PeriodArray:
+    """(T, L) rows without a characteristic, counted in every period."""
+    if isinstance(found := panel.shared.get(_MISSING), PeriodArray):
+        return found
+    assert panel.characteristics is not None
+    counts = np.zeros((panel.n_periods, panel.characteristics.shape[1]), dtype=np.int64)
+    for p in range(panel.n_periods):
+        np.isnan(panel.characteristics[panel.index.rows(p)]).sum(axis=0, out=counts[p])
+    return PeriodArray(read_only(counts))
+
+
+def share_missing_characteristics(panel: Panel) -> Panel:
+    """The same panel, for whose slices `missing_characteristics` counts nothing again."""
+    return share(panel, {_MISSING: missing_characteristics(panel)})
 
 
 def periods_after(panel: Panel, trained: npt.NDArray[Any]) -> Panel:

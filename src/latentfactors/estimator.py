@@ -17,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from latentfactors.derive import missing_characteristics
 from latentfactors.errors import (
     ConfigurationError,
     HorizonError,
@@ -237,9 +238,7 @@ class Estimator(Generic[ConfigT, EstimatesT]):
             raise PanelMismatchError(
                 f"{type(self).__name__} needs characteristics, the panel has none: name them when building it"
             )
-        missing = np.zeros(panel.characteristics.shape[1], dtype=np.int64)
-        for p in range(panel.n_periods):
-            missing += np.isnan(panel.characteristics[panel.index.rows(p)]).sum(axis=0)
+        missing = missing_characteristics(panel).values.sum(axis=0)
         if missing.any():
             worst = np.argsort(-missing, kind="stable")[:_MISSING_SHOWN]
             shares = ", ".join(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Generic, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from latentfactors.derive import share, share_missing_characteristics
 from latentfactors.errors import (
     ConfigurationError,
     InsufficientDataError,
@@ -26,13 +28,13 @@ from latentfactors.estimator import Checkpoints, ConfigT, EstimatesT, Estimator,
 from latentfactors.history import History
 from latentfactors.panel import Panel
 from latentfactors.results import AssetForecastResult, FactorForecastResult, FactorWeights, Prediction
-from latentfactors.rows import RowIndex
+from latentfactors.rows import PerPeriod, RowIndex
 from latentfactors.state import (
-    ConditionalLoadings,
     Factors,
     FitSpan,
     FitSummary,
     LatentFactorState,
+    Loadings,
     Measurement,
     StaticLoadings,
 )
@@ -142,6 +144,19 @@ class LatentFactorModel(Estimator[ConfigT, EstimatesT], ABC, Generic[ConfigT, Es
         """
         self._check_panel(panel)
         return self._factor_weights(panel, self.estimates)
+
+    def share(self, panel: Panel) -> Panel:
+        """The same panel with what `fit` and `extract` ask of every period, computed once for all slices.
+
+        Everything found is the same without it, to the bit; see `latentfactors.derive.share`.
+        """
+        if not isinstance(panel, Panel) or panel.characteristics is None or not self.uses_characteristics:
+            return panel
+        return share(share_missing_characteristics(panel), self._shareable(panel))
+
+    def _shareable(self, panel: Panel) -> Mapping[str, PerPeriod]:
+        """What `share` attaches of a panel that may have periods a fit would refuse."""
+        return {}
 
     @abstractmethod
     def _estimate(self, panel: Panel) -> tuple[EstimatesT | Checkpoints[EstimatesT], FitSummary]:
@@ -394,7 +409,7 @@ def static_state(
 def input_unit_state(
     panel: Panel,
     factors: Factors,
-    loadings: StaticLoadings | ConditionalLoadings,
+    loadings: Loadings,
     residual_variance: FloatArray,
     *,
     alpha: FloatArray | None,

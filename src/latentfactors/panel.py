@@ -12,6 +12,7 @@ A Panel is ragged, never a dense (T, N, L) cube; its arrays are read-only and it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.periods import Frequency
-from latentfactors.rows import Attribute, PeriodRows, ReadOnlyAfterPickling, RowIndex, SeriesInfo
+from latentfactors.rows import Attribute, PeriodRows, PerPeriod, ReadOnlyAfterPickling, RowIndex, SeriesInfo
 
 if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
@@ -67,6 +68,8 @@ class Panel(ReadOnlyAfterPickling):
         Preparation already applied, in order. A fitted model refuses a panel prepared otherwise.
     notes
         Remarks of the constructor: what was left out, filled in or found constant, counted.
+    shared
+        What `derive.share` attached. Slices have their part of it, changed copies nothing.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class Panel(ReadOnlyAfterPickling):
     series: SeriesInfo | None = None
     transforms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shared: Mapping[str, PerPeriod] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         from latentfactors.validate import check_panel
@@ -433,7 +437,8 @@ class Panel(ReadOnlyAfterPickling):
         # Dask asks for this to decide whether to send an argument once or with every task.
         arrays = [getattr(self, each.name) for each in fields(self)]
         arrays += [attribute.codes for attribute in self.attributes.values()]
-        return object.__sizeof__(self) + sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
+        size = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
+        return object.__sizeof__(self) + size + sum(map(sys.getsizeof, self.shared.values()))
 
     def __repr__(self) -> str:
         span = f"{self.times[0]}..{self.times[-1]}" if self.n_periods else "empty"

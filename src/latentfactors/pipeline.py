@@ -88,7 +88,7 @@ class LatentFactorForecastPipeline:
         FitSummary
             The model's, with the forecasters' warnings added.
         """
-        model = self.model.clone()
+        model, panel = self.model.clone(), self.share(panel)
         summary = model.fit(panel)
         training = panel.between(0, panel.n_realised)
         forecasters: dict[int | str, FactorForecaster] = {}
@@ -166,6 +166,10 @@ class LatentFactorForecastPipeline:
             rows["predictive_r2"].append(r_squared(values, forecast.expected_values[cells]))
             rows["total_r2"].append(r_squared(values, reconstruction[cells]))
         return to_frame({name: np.array(column) for name, column in rows.items()}, backend)
+
+    def share(self, panel: Panel) -> Panel:
+        """The same panel with what the model needs of every period, computed once for all its slices."""
+        return self.model.share(panel)
 
     def clone(self) -> Self:
         """An unfitted copy."""

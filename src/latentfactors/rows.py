@@ -7,7 +7,7 @@ inside a period, by asset code; `offsets[p]:offsets[p + 1]` are the rows of peri
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from latentfactors.periods import Frequency
 __all__ = [
     "Aggregation",
     "Attribute",
+    "PerPeriod",
+    "PeriodArray",
     "PeriodRows",
     "ReadOnlyAfterPickling",
     "RowIndex",
@@ -58,6 +60,28 @@ class ReadOnlyAfterPickling:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, read_only(value) if isinstance(value, np.ndarray) else value)
+
+
+class PerPeriod(Protocol):
+    """Numbers about periods, each found from its period's own rows; see `Panel.shared`."""
+
+    def take(self, periods: slice) -> PerPeriod:
+        """The numbers of some successive periods."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PeriodArray(ReadOnlyAfterPickling):
+    """A `PerPeriod` of one array (T, ...)."""
+
+    values: npt.NDArray[Any]
+
+    def take(self, periods: slice) -> PeriodArray:
+        """The entries of some successive periods."""
+        return PeriodArray(read_only(self.values[periods]))
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + self.values.nbytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)

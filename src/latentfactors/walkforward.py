@@ -4,6 +4,10 @@ Every split is a task of its own, cold-started, so splits run in parallel under 
 context names. A finished one is kept under a key of its content: library version, predictor, horizon, the
 panel's digest chain at the split's last period, and the split's place. A new month changes the key of the
 last block only.
+
+What a predictor needs of every period apart from all others (IPCA: Z'Z and Z'r) is computed once, by the
+method `share` if it has one, and travels with the panel: a window is a slice of it. Cold starts and slices of
+numbers that know one period only: no window can learn anything from another.
 """
 
 from __future__ import annotations
@@ -198,13 +202,14 @@ def _run_missing(
     """Outcomes of the splits that are not stored, as they finish."""
     unfitted = predictor.clone()  # whatever it found before stays here
     parent = _this_process()
-    tasks = [
-        joblib.delayed(run_split)(unfitted, panel, split, horizon, position, parent)
-        for position, split in enumerate(planned)
-        if outcomes[position] is None
-    ]
-    if not tasks:
+    missing = [position for position, outcome in enumerate(outcomes) if outcome is None]
+    if not missing:
         return iter(())
+    share = getattr(unfitted, "share", None)
+    if share is not None and any(isinstance(planned[position], Split) for position in missing):
+        panel = share(panel)  # vintages bring panels of their own
+    run = joblib.delayed(run_split)
+    tasks = [run(unfitted, panel, planned[position], horizon, position, parent) for position in missing]
     finished: Any = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
     return finished
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from latentfactors import (
     ExpandingMeanFactorForecaster,
     ExpandingWindow,
     HistoricalMeanPredictor,
+    IPCAConfig,
+    IPCAModel,
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
@@ -40,6 +44,7 @@ from latentfactors.errors import (
     LatentFactorsError,
     MissingCapabilityError,
 )
+from latentfactors.kernels import sufficient
 from latentfactors.simulate import characteristic_panel, static_panel
 from tests.house.small import (
     EqualWeights,
@@ -566,6 +571,148 @@ def test_weights_only(tmp_path):
     assert json.loads((tmp_path / "manifest.json").read_text())["metrics"]["rmse"] is None
 
 
+# ------------------------------------------------------------------------------------ shared statistics
+
+
+class Alone:
+    """A predictor that keeps to itself: the same pipeline without `share`."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def fit(self, panel):
+        assert not panel.shared
+        return self.inner.fit(panel)
+
+    def predict(self, panel, *, start=None, horizon=1):
+        return self.inner.predict(panel, start=start, horizon=horizon)
+
+    def clone(self):
+        return Alone(self.inner.clone())
+
+    @property
+    def model(self):
+        return self.inner.model
+
+    @property
+    def identity(self):
+        return self.inner.identity
+
+
+def instrumented(**options):
+    return LatentFactorForecastPipeline(
+        model=IPCAModel(IPCAConfig(n_factors=2, **options)),
+        forecaster=ExpandingMeanFactorForecaster(),
+        mapper=BetaLambdaMapper(),
+    )
+
+
+def weighted_panel():
+    market = np.random.default_rng(3).normal(0.01, 0.04, CHARACTERISTIC.n_periods)
+    factors = pl.DataFrame({"time": CHARACTERISTIC.times, "MKT": market})
+    weights = np.random.default_rng(2).lognormal(size=CHARACTERISTIC.n_rows)
+    return replace(CHARACTERISTIC.with_observed_factors(factors, time="time"), weights=weights)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"alpha": True, "intercept": True},
+        {"observed": ("MKT",)},
+        {"weighting": "panel", "factor_ridge": 0.1},
+        {"weighting": "periods", "gamma_ridge": 0.1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "splits", [ExpandingWindow(first=30, step=7), RollingWindow(size=25, step=6)], ids=type
+)
+def test_sharing_statistics_changes_no_bit(options, splits):
+    panel = weighted_panel()
+    shared = walk_forward(instrumented(**options), panel, splits)
+    alone = walk_forward(Alone(instrumented(**options)), panel, splits)
+    assert_same(shared, alone)
+    for one, two in zip(shared.blocks, alone.blocks, strict=True):
+        np.testing.assert_array_equal(one.factors, two.factors)
+        np.testing.assert_array_equal(one.variance, two.variance)
+        assert one.summary.objective == two.summary.objective
+        assert one.summary.metrics == two.summary.metrics
+    assert shared.panel is panel
+    assert not panel.shared
+
+
+def test_rows_are_read_once_for_all_windows(monkeypatch):
+    read = []
+    counted = sufficient.period_statistics
+
+    def count(values, characteristics, offsets, **options):
+        read.append(offsets.size - 1)
+        return counted(values, characteristics, offsets, **options)
+
+    monkeypatch.setattr(sufficient, "period_statistics", count)
+    splits = ExpandingWindow(first=30, step=7)
+    walk_forward(instrumented(), CHARACTERISTIC, splits)
+    assert read == [CHARACTERISTIC.n_periods]
+    walk_forward(Alone(instrumented()), CHARACTERISTIC, splits)
+    assert len(read) == 1 + 3 * len(splits.split(CHARACTERISTIC))  # fit, predict, factors
+
+
+def test_shared_statistics_follow_slices_and_leave_changed_copies():
+    panel = instrumented().share(CHARACTERISTIC)
+    (name, statistics), *_ = [item for item in panel.shared.items() if "moments" in item[0]]
+    part = panel.between(5, 20)
+    assert part.shared[name].grams.base is not None
+    np.testing.assert_array_equal(part.shared[name].grams, statistics.grams[5:20])
+    fresh = instrumented().share(CHARACTERISTIC.between(5, 20))
+    for field in ("grams", "crosses", "squares", "counts"):
+        np.testing.assert_array_equal(getattr(part.shared[name], field), getattr(fresh.shared[name], field))
+        assert not getattr(part.shared[name], field).flags.writeable
+    changed = (
+        panel.with_values(panel.values + 1.0),
+        panel.mask(panel.observed),
+        panel.select(panel.assets[:5]),
+        panel.extend(1),
+        replace(panel, characteristics=panel.characteristics + 1.0),
+    )
+    assert all(not other.shared for other in changed)
+    assert sys.getsizeof(panel) > sys.getsizeof(CHARACTERISTIC) + statistics.grams.nbytes
+    travelled = pickle.loads(pickle.dumps(panel))
+    assert not travelled.shared[name].grams.flags.writeable
+    np.testing.assert_array_equal(travelled.shared[name].grams, statistics.grams)
+    # statistics of other rows go by another name
+    weighted = instrumented(weighting="panel", intercept=True)
+    both = weighted.share(replace(CHARACTERISTIC, weights=np.ones(CHARACTERISTIC.n_rows)))
+    assert name not in both.shared
+
+
+def test_periods_that_cannot_be_fitted_fail_in_their_windows_only():
+    panel = weighted_panel()
+    characteristics, weights = panel.characteristics.copy(), panel.weights.copy()
+    characteristics[panel.offsets[40], 1] = np.nan
+    weights[panel.offsets[40]] = np.nan
+    splits = ExpandingWindow(first=30, step=7)
+    for broken, options, reason in (
+        (replace(panel, characteristics=characteristics), {}, "characteristics must have no NaN"),
+        (replace(panel, weights=weights), {"weighting": "panel"}, "are missing in period"),
+    ):
+        shared = walk_forward(instrumented(**options), broken, splits)
+        alone = walk_forward(Alone(instrumented(**options)), broken, splits)
+        assert [failure.error for failure in shared.failures] == [each.error for each in alone.failures]
+        assert len(shared.failures) == 2
+        assert reason in shared.failures[0].error
+        np.testing.assert_array_equal(shared.blocks[0].expected_values, alone.blocks[0].expected_values)
+
+
+def test_sharing_reaches_worker_processes(tmp_path):
+    splits = ExpandingWindow(first=30, step=7)
+    here = walk_forward(instrumented(), CHARACTERISTIC, splits, n_jobs=1)
+    assert_same(here, walk_forward(instrumented(), CHARACTERISTIC, splits, n_jobs=2), tolerance=1e-10)
+    # and is no part of what a stored split is known by
+    walk_forward(Alone(instrumented()), CHARACTERISTIC, splits, store=tmp_path)
+    assert walk_forward(instrumented(), CHARACTERISTIC, splits, store=tmp_path).n_reused == len(here.splits)
+
+
 # ------------------------------------------------------------------------------------ results
 
 
@@ -636,10 +783,11 @@ def test_blocks_are_read_only():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # a cluster warns about ports, memory and closing times of its own
-def test_the_same_call_runs_on_dask_and_sends_the_panel_once(monkeypatch):
+@pytest.mark.parametrize("build", [lambda: CrossSectionalRidgePredictor(penalty=0.2), lambda: instrumented()])
+def test_the_same_call_runs_on_dask_and_sends_the_panel_once(monkeypatch, build):
     distributed = pytest.importorskip("distributed")
     panel = characteristic_panel(n_periods=120, n_assets=200, n_factors=2, n_characteristics=10, seed=1).panel
-    predictor, splits = CrossSectionalRidgePredictor(penalty=0.2), ExpandingWindow(first=40, step=5)
+    predictor, splits = build(), ExpandingWindow(first=40, step=5)
     here = walk_forward(predictor, panel, splits, n_jobs=1)
     sent = []
 

@@ -9,11 +9,13 @@ import pytest
 from latentfactors import Panel
 from latentfactors.errors import PanelError, PanelMismatchError
 from latentfactors.kernels import ipca
+from latentfactors.kernels.instrumented_loadings import InstrumentedLoadings
 from latentfactors.kernels.linalg import subspace_angle
 from latentfactors.kernels.sufficient import (
     conditional_factors,
     exposures,
     period_statistics,
+    projected_factors,
     projection_weights,
     scaled_weights,
 )
@@ -239,11 +241,12 @@ def test_gradient_and_hessian_are_those_of_the_objective(n_given):
     delta = 0.02 * rng.normal(size=(5, n_given))
     delta -= gamma @ (gamma.T @ delta)
     problem = ipca._Problem(statistics.grams, statistics.crosses, given, np.eye(5))
-    factors, _ = ipca.factor_step(problem, gamma, delta)
-    N, A, B, descent = ipca.newton_system(problem, gamma, delta, factors)
+    at = ipca.evaluate(problem, gamma, delta)
+    N, A, B = ipca.newton_system(problem, at)
+    descent = ipca.descent_direction(problem, at, N)
 
     def along(direction, step):
-        Y = direction.reshape(3, -1)
+        Y = direction.reshape(-1, 3).T
         moved = gamma + step * N @ Y[:, :2], delta + step * N @ Y[:, 2:]
         return objective(statistics, *moved, given) / 2
 
@@ -307,3 +310,96 @@ def test_as_many_factors_as_characteristics_is_a_regression_a_period():
         for W, x, s in zip(statistics.grams, statistics.crosses, statistics.squares, strict=True)
     )
     assert fit.objective_path[-1] == pytest.approx(sse / statistics.squares.sum(), rel=1e-9)
+
+
+# ------------------------------------------------------------------------------------ factors from statistics
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_factors_from_statistics_are_those_from_rows(weighted):
+    panel = small_panel(n_periods=40)
+    rng = np.random.default_rng(3)
+    weights = rng.lognormal(size=panel.n_rows) if weighted else None
+    gamma = np.linalg.qr(rng.normal(size=(5, 2)))[0]
+    known, shrink = rng.normal(size=(40, 5)), rng.uniform(0.1, 1.0, size=40)
+    statistics = period_statistics(panel.values, panel.characteristics, panel.offsets, weights=weights)
+    loadings = exposures(panel.characteristics, panel.offsets, gamma)
+    targets = panel.values - (panel.characteristics * known[panel.index.period_codes]).sum(axis=1)
+    wanted = conditional_factors(
+        loadings, targets, panel.offsets, min_observed=4, weights=weights, shrink=shrink
+    )
+    found, doubtful = projected_factors(statistics, gamma, min_observed=4, known=known, shrink=shrink)
+    assert doubtful.size == 0
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    # a period's row is the same, to the bit, whatever the other periods are
+    for part in (slice(0, 7), slice(11, 12), slice(5, 40)):
+        alone, _ = projected_factors(
+            statistics.take(part), gamma, min_observed=4, known=known[part], shrink=shrink[part]
+        )
+        np.testing.assert_array_equal(alone, found[part])
+    known[3, 0] = np.nan
+    thin, _ = projected_factors(statistics, gamma, min_observed=int(statistics.counts[8]) + 1, known=known)
+    assert np.isnan(thin[3]).all()
+    assert np.isnan(thin[8]).all()
+
+
+def test_rounded_statistics_are_left_to_the_rows():
+    """Two characteristics that are one large number plus a little: W has lost what Gamma asks for."""
+    rng = np.random.default_rng(4)
+    little = rng.normal(size=(60, 2))
+    Z = np.column_stack([1e7 + little[:, 0], np.full(60, 1e7), little[:, 1]])
+    gamma = np.linalg.qr(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))[0]
+    values, offsets = Z @ gamma @ [0.3, -0.2], np.array([0, 30, 60])
+    statistics = period_statistics(values, Z, offsets)
+    found, doubtful = projected_factors(statistics, gamma, min_observed=4)
+    assert doubtful.tolist() == [0, 1]
+    assert np.isnan(found).all()
+    rows = conditional_factors(exposures(Z, offsets, gamma), values, offsets, min_observed=4)
+    np.testing.assert_allclose(rows, [[0.3, -0.2]] * 2, rtol=1e-6)
+
+
+def test_roots_of_inverses_are_pseudo_inverses_where_they_must_be():
+    rng = np.random.default_rng(6)
+    singular = np.concatenate([rng.normal(size=(20, 2, 3)), np.zeros((1, 2, 3))])
+    for rows in (rng.normal(size=(20, 8, 3)), singular):
+        grams = rows.transpose(0, 2, 1) @ rows
+        roots = ipca._inverse_roots(grams)
+        inverses = np.linalg.pinv(grams, rcond=1e-12)
+        np.testing.assert_allclose(roots.transpose(0, 2, 1) @ roots, inverses, rtol=1e-7, atol=1e-9)
+
+
+def test_a_fit_factorises_few_newton_systems(monkeypatch):
+    """Once it is close, a factorised matrix serves the other steps: two systems, and the certificate's."""
+    built = []
+    system = ipca.newton_system
+    monkeypatch.setattr(ipca, "newton_system", lambda *given: built.append(0) or system(*given))
+    panel = characteristic_panel(
+        n_periods=150, n_assets=120, n_factors=3, n_characteristics=10, missing=0.3, seed=2
+    ).panel
+    statistics = period_statistics(panel.values, panel.characteristics, panel.offsets)
+    loose = ipca.fit_instrumented(statistics, 3)
+    assert len(built) <= 3 < loose.n_iterations
+    exact = ipca.fit_instrumented(statistics, 3, tolerance=1e-13)
+    assert subspace_angle(loose.gamma, exact.gamma) < 1e-12
+    assert loose.gradient < 1e-14
+    assert np.all(np.diff(loose.objective_path) <= 1e-13)
+
+
+# ------------------------------------------------------------------------------------ loadings on demand
+
+
+def test_loadings_on_demand_are_the_rows_of_the_panel():
+    panel = small_panel(n_periods=30)
+    coefficients = np.random.default_rng(8).normal(size=(6, 2))  # the last one is that of a constant
+    loadings = InstrumentedLoadings(panel.characteristics, coefficients, panel.index)
+    part = loadings.between(20, 25)
+    assert "values" not in loadings.__dict__
+    wanted = panel.characteristics @ coefficients[:5] + coefficients[5]
+    low, high = panel.offsets[20], panel.offsets[25]
+    np.testing.assert_allclose(part.rows(), wanted[low:high], rtol=1e-12, atol=1e-13)
+    assert "values" not in loadings.__dict__
+    np.testing.assert_array_equal(loadings.rows()[low:high], part.rows())
+    np.testing.assert_array_equal(loadings.between(20, 25).rows(), part.rows())
+    np.testing.assert_array_equal(loadings.between(20, 30).between(0, 5).at(2), loadings.at(22))
+    assert loadings.n_factors == 2
+    assert loadings.dense().shape == (30, panel.n_assets, 2)

@@ -1,7 +1,8 @@
 """What instruments can tell apart: asked of the data before Gamma is estimated, of the solution afterwards.
 
 Before     periods, values, rank of the characteristics over all periods and of the given factors
-After      convergence, curvature of the objective, agreement of the starts
+After      convergence, curvature of the objective, agreement of the starts; the identified Gamma and
+           factors, R2 and residual variance
 What cannot be estimated is refused with names and numbers; what is odd but bearable is a sentence.
 """
 
@@ -12,8 +13,10 @@ import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.kernels.ipca import InstrumentedFit, instrument_rank
-from latentfactors.kernels.sufficient import PanelStatistics
+from latentfactors.kernels.rotation import fix_signs, principal_rotation
+from latentfactors.kernels.sufficient import PanelStatistics, gram_factors, mean_diagonals
 from latentfactors.periods import first_offenders
+from latentfactors.state import FitSummary
 from latentfactors.validate import count
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,16 +86,6 @@ def too_few_periods(needed: int, got: int, min_observed: int) -> InsufficientDat
     )
 
 
-def certificate(fit: InstrumentedFit) -> dict[str, float]:
-    """The numbers that say how good a minimum was found."""
-    return {
-        "gradient_norm": fit.gradient,
-        "curvature": fit.curvature,
-        "start_spread": fit.start_spread,
-        "n_starts_agreeing": float(fit.n_agreeing),
-    }
-
-
 def fit_remarks(fit: InstrumentedFit, n_starts: int) -> list[str]:
     """Sentences about a solution that should not be trusted without a look."""
     remarks = []
@@ -106,3 +99,71 @@ def fit_remarks(fit: InstrumentedFit, n_starts: int) -> list[str]:
     if fit.n_agreeing < n_starts:
         remarks.append(f"{fit.n_agreeing} of {n_starts} starts agree: the best was kept")
     return remarks
+
+
+def fit_summary(
+    fit: InstrumentedFit, metrics: dict[str, float], remarks: list[str], n_starts: int, *, ridged: bool
+) -> FitSummary:
+    """How the iteration went, with the numbers that say how good a minimum was found."""
+    certificate = {
+        "gradient_norm": fit.gradient,
+        "curvature": fit.curvature,
+        "start_spread": fit.start_spread,
+        "n_starts_agreeing": float(fit.n_agreeing),
+    }
+    return FitSummary(
+        converged=fit.converged,
+        reason=fit.reason,
+        n_iterations=fit.n_iterations,
+        objective=fit.objective_path,
+        objective_name="SSE / SST of observed rows" + " + ridges" * ridged,
+        metrics=metrics | certificate,
+        warnings=(*remarks, *fit_remarks(fit, n_starts)),
+    )
+
+
+def identify(
+    fit: InstrumentedFit,
+    statistics: PanelStatistics,
+    given: FloatArray,
+    *,
+    factor_ridge: float,
+    min_observed: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Gamma (L, K) with Gamma'Gamma = I, and factors (T, K) with F'F/T diagonal, falling, means >= 0.
+
+    With fewer than K periods that have factors nothing is rotated.
+    """
+    W, gamma, k = statistics.grams, fit.gamma, fit.gamma.shape[1]
+    known = given @ fit.delta.T
+    crosses = (statistics.crosses - (W @ known[:, :, None])[:, :, 0]) @ gamma
+    grams = gamma.T @ (W @ gamma) + (factor_ridge * mean_diagonals(W))[:, None, None] * np.eye(k)
+    factors = gram_factors(grams, crosses, statistics.counts, min_observed=min_observed)
+    if np.isfinite(factors).all(axis=1).sum() < k:
+        return gamma, factors
+    loading_rotation, factor_rotation = principal_rotation(gamma, factors)
+    signs = fix_signs(factors @ factor_rotation, "mean_nonnegative")
+    return gamma @ loading_rotation * signs, factors @ factor_rotation * signs
+
+
+def fit_metrics(
+    statistics: PanelStatistics, gamma: FloatArray, delta: FloatArray, factors: FloatArray, given: FloatArray
+) -> tuple[dict[str, float], float]:
+    """R2 of rows and of managed portfolios x_p/n_p, total and predictive, and the residual variance.
+
+    With c_p = Gamma f_p + Delta h_p (predictive: their means over training) the residual sum of squares of a
+    period is r_p'r_p - 2c_p'x_p + c_p'W_pc_p, and that of its portfolios |x_p - W_pc_p|^2/n_p^2.
+    """
+    realised = np.isfinite(factors).all(axis=1)
+    kept, f, h = statistics.take(realised), factors[realised], given[realised]
+    x, n = kept.crosses, kept.counts[:, None]
+    total, portfolios = float(kept.squares.sum()), float(np.square(x / n).sum())
+    coefficients = f @ gamma.T + h @ delta.T
+    metrics, left = {}, []
+    for name, c in (("total", coefficients), ("predictive", coefficients.mean(axis=0) + 0.0 * x)):
+        fitted = (kept.grams @ c[:, :, None])[:, :, 0]
+        left.append(max(total + float(np.vdot(c, fitted - 2.0 * x)), 0.0))
+        metrics[f"{name}_r2"] = 1.0 - left[-1] / total
+        metrics[f"managed_{name}_r2"] = 1.0 - float(np.square((x - fitted) / n).sum()) / portfolios
+    free = f.size + (gamma.shape[0] - gamma.shape[1]) * (gamma.shape[1] + delta.shape[1])
+    return metrics, left[0] / max(int(kept.counts.sum()) - free, 1)

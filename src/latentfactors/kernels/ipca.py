@@ -5,16 +5,19 @@ Model            r_t = Z_t (Gamma f_t + Delta h_t) + e_t     Gamma (L, K)   f_t 
 Objective        S(Gamma, Delta) = sum_t min_f sum_i d_ti e_ti^2, a function of W_t = Z_t'D_tZ_t,
                  x_t = Z_t'D_tr_t and r_t'D_tr_t. It depends on span(Gamma) and on Delta up to span(Gamma)
                  only: f_t absorbs the rest.
-Alternating      f_t = (Gamma'W_tGamma)^-1 Gamma'(x_t - W_tDelta h_t), then vec[Gamma Delta] (row by row) from
-                 the normal equations sum_t W_t (x) p_tp_t' = A, right side sum_t x_t (x) p_t,
-                 p_t = (f_t, h_t).
+Alternating      f_t = (Gamma'W_tGamma)^-1 Gamma'(x_t - W_tDelta h_t), then vec[Gamma Delta] from the normal
+                 equations sum_t p_tp_t' (x) W_t = A, right side sum_t p_t (x) x_t, p_t = (f_t, h_t): one
+                 product of the distinct p_tc p_td with all W_t.
                  S never rises; the error falls by a constant factor a step, which noise brings close to 1.
 Newton           With f_t eliminated the Hessian of S/2 is H = A - B, B = sum_t C_t (Gamma'W_tGamma)^-1 C_t',
-                 C_t[(l,c), j] = (W_tGamma)_lj p_tc - u_tl [c = j], u_t = x_t - W_t(Gamma f_t + Delta h_t), on
+                 C_t[(c,l), j] = (W_tGamma)_lj p_tc - u_tl [c = j], u_t = x_t - W_t(Gamma f_t + Delta h_t), on
                  the directions N Y, N'Gamma = 0, that change the model. Replacing H by A is the alternating
                  step, so A - theta B, theta in [0, 1], damps one towards the other; theta falls until the
                  matrix is positive definite and S does not rise. Quadratic convergence: each step doubles the
                  digits, and a positive definite H at the end certifies a strict local minimum.
+Chord            Once a Newton step was shorter than 1e-3, H changes by as little: its Cholesky factor serves
+                 the next steps too, each of which must be ten times shorter than the one before and not
+                 raise S. They need the gradient only, and their length still measures the distance left.
 Coordinates      Characteristics are rotated and scaled so that sum_t W_t = I: neither their units nor their
                  correlation slows the iteration. Directions in which sum_t W_t vanishes get no coefficient:
                  the minimum-norm answer.
@@ -41,8 +44,7 @@ from latentfactors.kernels.linalg import (
     top_eigenpairs,
     unpack,
 )
-from latentfactors.kernels.rotation import fix_signs, principal_rotation
-from latentfactors.kernels.sufficient import PanelStatistics, gram_factors, mean_diagonals
+from latentfactors.kernels.sufficient import PanelStatistics, mean_diagonals
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,6 +54,8 @@ _RANK = (
 _SLACK = 1e-13  # rise of S, as a share of the values' sum of squares, that is rounding
 _NEWTON_FROM = 0.3  # sine of the angle of an alternating step below which Newton steps are tried
 _WARM_UP = 8  # alternating steps after which they are tried anyway
+_SHARP = 1e-3  # length of a Newton step after which its matrix serves the next steps as well
+_REGULAR = 1e-7  # smallest over largest Cholesky pivot below which a matrix counts as singular
 _SAME = 1e-6  # angle, and share of the objective, within which two starts have met
 
 
@@ -98,9 +102,30 @@ class _Problem:
 
 
 @dataclass(frozen=True, eq=False)
+class _Point:
+    """Gamma and Delta, the factors and S that belong to them, and the products that gave these."""
+
+    gamma: FloatArray  # (r, K), orthonormal columns
+    delta: FloatArray  # (r, M), orthogonal to gamma
+    factors: FloatArray  # (T, K)
+    objective: float
+    W_gamma: FloatArray  # (T, r, K)
+    grams: FloatArray  # (T, K, K), Gamma'W_tGamma
+    left: FloatArray  # (T, r), x_t - W_tDelta h_t
+
+
+@dataclass(frozen=True, eq=False)
+class _Curvature:
+    """Cholesky factor of H, rows and columns over `scale`, on the directions N Y."""
+
+    N: FloatArray
+    root: tuple[FloatArray, bool]
+    scale: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class _Descent:
-    gamma: FloatArray
-    delta: FloatArray
+    at: _Point
     path: tuple[float, ...]
     converged: bool
     reason: str
@@ -138,13 +163,14 @@ def fit_instrumented(
     -------
     InstrumentedFit
     """
-    share = 1.0 / statistics.counts if equal_periods else np.ones(statistics.n_periods)
-    grams = statistics.grams * share[:, None, None]
-    ridge = factor_ridge * mean_diagonals(grams) + gamma_ridge * mean_diagonals(grams).mean()
-    if ridge.any():
-        grams += ridge[:, None, None] * np.eye(statistics.n_characteristics)
-    crosses = statistics.crosses * share[:, None]
-    unit = np.sqrt(float(statistics.squares @ share))
+    grams, crosses, squares = statistics.grams, statistics.crosses, statistics.squares
+    if equal_periods:
+        share = 1.0 / statistics.counts
+        grams, crosses, squares = grams * share[:, None, None], crosses * share[:, None], squares * share
+    if factor_ridge or gamma_ridge:
+        ridge = factor_ridge * mean_diagonals(grams) + gamma_ridge * mean_diagonals(grams).mean()
+        grams = grams + ridge[:, None, None] * np.eye(statistics.n_characteristics)
+    unit = np.sqrt(float(squares.sum()))
     lift, null = whitening(grams)
     rank = lift.shape[1]
     W = lift.T @ grams @ lift
@@ -164,11 +190,11 @@ def fit_instrumented(
         for each in starts
     ]
     best = min(descents, key=lambda each: each.path[-1])
-    gradient, curvature = certificate(problem, best.gamma, best.delta)
-    angles = [subspace_angle(lift @ each.gamma, lift @ best.gamma) for each in descents]
+    gradient, curvature = certificate(problem, best.at)
+    angles = [subspace_angle(lift @ each.at.gamma, lift @ best.at.gamma) for each in descents]
     return InstrumentedFit(
-        gamma=(gamma := np.linalg.qr(_without(null, lift @ best.gamma))[0]),
-        delta=_without(gamma, _without(null, lift @ best.delta)) * (unit / spread),
+        gamma=(gamma := np.linalg.qr(_without(null, lift @ best.at.gamma))[0]),
+        delta=_without(gamma, _without(null, lift @ best.at.delta)) * (unit / spread),
         objective_path=best.path,
         n_iterations=len(best.path) - 1,
         converged=best.converged,
@@ -214,183 +240,180 @@ def descend(
     problem: _Problem, start: FloatArray, tolerance: float, max_iterations: int, *, warm: bool
 ) -> _Descent:
     """Alternating steps, then Newton steps damped towards them, until the subspace stands still."""
-    gamma, delta = start, np.zeros((start.shape[0], problem.h.shape[1]))
+    delta = np.zeros((start.shape[0], problem.h.shape[1]))
     if warm and delta.size:
-        delta = gamma_step(problem, factor_step(problem, gamma, delta)[0])[1]
-        delta = _without(gamma, delta)
-    factors, objective = factor_step(problem, gamma, delta)
-    path = [objective]
+        delta = _without(start, gamma_step(problem, evaluate(problem, start, delta).factors)[1])
+    at = evaluate(problem, start, delta)
+    path, curvature = [at.objective], None
     gap, close = (0.0 if warm else 1.0), 0
     for step in range(max_iterations):
-        found = None
-        if gap < _NEWTON_FROM or step >= _WARM_UP:
-            found = newton_step(problem, gamma, delta, factors, objective)
-        if found is None:
-            new_gamma, new_delta = gamma_step(problem, factors)
-            new_gamma = np.linalg.qr(new_gamma)[0]
-            new_delta = _without(new_gamma, new_delta)
-            found = new_gamma, new_delta, *factor_step(problem, new_gamma, new_delta)
-        moved = subspace_angle(problem.lift @ found[0], problem.lift @ gamma)
-        gap = max(moved, float(np.linalg.norm(_without(found[0], delta) - found[1])))
-        gamma, delta, factors, objective = found
-        path.append(objective)
+        found = None if curvature is None or gap > _SHARP else move(problem, at, curvature)
+        moved = 1.0 if found is None else distance(problem, found, at)
+        if found is None or moved > 0.1 * gap:
+            newton, curvature = None, None
+            if gap < _NEWTON_FROM or step >= _WARM_UP:
+                newton, curvature = newton_step(problem, at)
+            found = alternating_step(problem, at) if newton is None else newton
+            moved = distance(problem, found, at)
+        gap, at = moved, found
+        path.append(at.objective)
         close = close + 1 if gap <= tolerance else 0
         if close == 2:
             reason = f"two successive steps moved by at most the tolerance {tolerance:g} (last {gap:.1e})"
-            return _Descent(gamma, delta, tuple(path), True, reason)
+            return _Descent(at, tuple(path), True, reason)
     reason = f"stopped after {max_iterations} iterations, still moving by {gap:.1e} (tolerance {tolerance:g})"
-    return _Descent(gamma, delta, tuple(path), False, reason)
+    return _Descent(at, tuple(path), False, reason)
 
 
-def factor_step(problem: _Problem, gamma: FloatArray, delta: FloatArray) -> tuple[FloatArray, float]:
-    """f_t = (Gamma'W_tGamma)^-1 Gamma'(x_t - W_tDelta h_t) for all t, (T, K), and S."""
+def alternating_step(problem: _Problem, at: _Point) -> _Point:
+    """Gamma and Delta given the factors, then the factors given these."""
+    gamma, delta = gamma_step(problem, at.factors)
+    gamma = _orthonormal(gamma)
+    return evaluate(problem, gamma, _without(gamma, delta))
+
+
+def distance(problem: _Problem, new: _Point, old: _Point) -> float:
+    """Sine of the largest angle between the spaces of Gamma, or the change of Delta if that is larger."""
+    moved = subspace_angle(problem.lift @ new.gamma, problem.lift @ old.gamma)
+    return max(moved, float(np.linalg.norm(_without(new.gamma, old.delta) - new.delta)))
+
+
+def evaluate(problem: _Problem, gamma: FloatArray, delta: FloatArray) -> _Point:
+    """f_t = (Gamma'W_tGamma)^-1 Gamma'(x_t - W_tDelta h_t) for all t, and S there."""
     known = problem.h @ delta.T
-    weighted = (problem.W @ known[:, :, None])[:, :, 0] if delta.size else np.zeros_like(problem.x)
-    cross = (problem.x - weighted) @ gamma
-    factors = solve_psd_batch(gamma.T @ _times(problem.W, gamma), cross)
-    explained = np.vdot(factors, cross)
-    return factors, float(1.0 + np.vdot(known, weighted - 2.0 * problem.x) - explained)
+    left, linear = problem.x, 0.0
+    if delta.size:
+        weighted = (problem.W @ known[:, :, None])[:, :, 0]
+        left, linear = problem.x - weighted, float(np.vdot(known, weighted - 2.0 * problem.x))
+    W_gamma = (problem.W.reshape(-1, gamma.shape[0]) @ gamma).reshape(*problem.x.shape, -1)
+    grams, cross = gamma.T @ W_gamma, left @ gamma
+    factors = solve_psd_batch(grams, cross)
+    return _Point(gamma, delta, factors, 1.0 + linear - float(np.vdot(factors, cross)), W_gamma, grams, left)
 
 
 def gamma_step(problem: _Problem, factors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Gamma (r, K) and Delta (r, M): vec[Gamma Delta] = A^-1 sum_t x_t (x) p_t."""
     regressors = np.hstack([factors, problem.h])
     rank, width = problem.x.shape[1], regressors.shape[1]
-    A = _kronecker(problem.W, regressors).transpose(0, 2, 1, 3).reshape(rank * width, rank * width)
-    right = (problem.x.T @ regressors).ravel()
+    A = _blocks(_weighted_sums(problem.W, regressors))
+    right = (regressors.T @ problem.x).ravel()
     # minimum norm where a regressor vanishes or repeats another one
     scale = np.sqrt(np.maximum(np.diag(A), np.finfo(float).tiny))
     try:
-        solution = scipy.linalg.solve(A / np.outer(scale, scale), right / scale, assume_a="pos") / scale
-        if not np.isfinite(solution).all():
+        factor = scipy.linalg.cho_factor(A / np.outer(scale, scale), check_finite=False)
+        solution = scipy.linalg.cho_solve(factor, right / scale, check_finite=False) / scale
+        diagonal = np.diag(factor[0])
+        if not np.isfinite(solution).all() or diagonal.min() <= _REGULAR * diagonal.max():
             raise np.linalg.LinAlgError
-    except (np.linalg.LinAlgError, scipy.linalg.LinAlgWarning):
+    except np.linalg.LinAlgError:
         solution = np.linalg.lstsq(A / np.outer(scale, scale), right / scale, rcond=1e-13)[0] / scale
-    theta = solution.reshape(rank, width)
+    theta = solution.reshape(width, rank).T
     return theta[:, : factors.shape[1]], theta[:, factors.shape[1] :]
 
 
-def newton_system(
-    problem: _Problem, gamma: FloatArray, delta: FloatArray, factors: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """N (r, r - K), A, B and minus the gradient, restricted to the directions N Y; Y counted row by row."""
-    rank, k = gamma.shape
-    N = np.linalg.qr(gamma, mode="complete")[0][:, k:]
-    regressors = np.hstack([factors, problem.h])
-    n, width = rank - k, regressors.shape[1]
-    W_gamma = _times(problem.W, gamma)
-    coefficients = regressors @ np.hstack([gamma, delta]).T
-    residual = (problem.x - (problem.W @ coefficients[:, :, None])[:, :, 0]) @ N
-    A = _kronecker(problem.W, regressors).transpose(2, 3, 0, 1)
-    A = (N.T @ A @ N).transpose(2, 0, 3, 1).reshape(n * width, n * width)
-    # C_t' with the factor's index first, whitened by the root of (Gamma'W_tGamma)^-1
-    C = (W_gamma.transpose(0, 2, 1) @ N)[:, :, :, None] * regressors[:, None, None, :]
-    own = np.arange(k)
-    C[:, own, :, own] -= residual
-    eigenvalues, vectors = np.linalg.eigh(gamma.T @ W_gamma)
-    kept = eigenvalues > 1e-14 * eigenvalues[:, -1:]
-    root = vectors * np.where(kept, 1.0 / np.sqrt(np.where(kept, eigenvalues, 1.0)), 0.0)[:, None, :]
-    C = (root.transpose(0, 2, 1) @ C.reshape(len(C), k, n * width)).reshape(-1, n * width)
-    return N, A, C.T @ C, (residual.T @ regressors).ravel()
+def newton_system(problem: _Problem, at: _Point) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """N (r, r - K), A and B on the directions N Y; Y counted column by column."""
+    rank, k = at.gamma.shape
+    N = np.linalg.qr(at.gamma, mode="complete")[0][:, k:]
+    regressors = np.hstack([at.factors, problem.h])
+    A = _blocks(N.T @ _weighted_sums(problem.W, regressors) @ N)
+    # C_t', the factor's index first, times a root of (Gamma'W_tGamma)^-1
+    root = _inverse_roots(at.grams)
+    slopes = root @ (at.W_gamma.transpose(0, 2, 1).reshape(-1, rank) @ N).reshape(-1, k, rank - k)
+    C = slopes[:, :, None, :] * regressors[:, None, :, None]
+    C[:, :, :k] -= root[:, :, :, None] * _residual(at, N)[:, None, None, :]
+    C = C.reshape(-1, len(A))
+    return N, A, C.T @ C
 
 
-def newton_step(
-    problem: _Problem, gamma: FloatArray, delta: FloatArray, factors: FloatArray, objective: float
-) -> tuple[FloatArray, FloatArray, FloatArray, float] | None:
-    """The next Gamma, Delta, factors and S, or None where no damping of Newton's step lowers S."""
-    if gamma.shape[0] == gamma.shape[1]:
-        return gamma, delta, factors, objective
-    N, A, B, descent = newton_system(problem, gamma, delta, factors)
+def descent_direction(problem: _Problem, at: _Point, N: FloatArray) -> FloatArray:
+    """Minus the gradient of S/2 along N Y: vec(N' sum_t u_tp_t'), column by column."""
+    return (np.hstack([at.factors, problem.h]).T @ _residual(at, N)).ravel()
+
+
+def newton_step(problem: _Problem, at: _Point) -> tuple[_Point | None, _Curvature | None]:
+    """The next point and what led there, or None where no damping of Newton's step lowers S."""
+    if at.gamma.shape[0] == at.gamma.shape[1]:
+        return at, None
+    N, A, B = newton_system(problem, at)
     scale = np.sqrt(np.maximum(np.diag(A), np.finfo(float).tiny))
     for theta in (1.0, 0.95, 0.7):
         try:
-            factor = scipy.linalg.cho_factor((A - theta * B) / np.outer(scale, scale))
+            root = scipy.linalg.cho_factor((A - theta * B) / np.outer(scale, scale), check_finite=False)
         except np.linalg.LinAlgError:
             continue
-        step = (scipy.linalg.cho_solve(factor, descent / scale) / scale).reshape(N.shape[1], -1)
-        new_gamma = np.linalg.qr(gamma + N @ step[:, : gamma.shape[1]])[0]
-        new_delta = _without(new_gamma, delta + N @ step[:, gamma.shape[1] :])
-        new_factors, reached = factor_step(problem, new_gamma, new_delta)
-        if reached <= objective + _SLACK:
-            return new_gamma, new_delta, new_factors, reached
-    return None
+        curvature = _Curvature(N, root, scale)
+        found = move(problem, at, curvature)
+        if found is not None:
+            return found, curvature if theta == 1.0 else None
+    return None, None
 
 
-def certificate(problem: _Problem, gamma: FloatArray, delta: FloatArray) -> tuple[float, float]:
+def move(problem: _Problem, at: _Point, curvature: _Curvature) -> _Point | None:
+    """The point that the gradient at one point and the curvature there or nearby lead to, unless S rises."""
+    N, k = curvature.N, at.gamma.shape[1]
+    descent = descent_direction(problem, at, N) / curvature.scale
+    step = scipy.linalg.cho_solve(curvature.root, descent, check_finite=False)
+    Y = (step / curvature.scale).reshape(-1, N.shape[1]).T
+    gamma = _orthonormal(at.gamma + N @ Y[:, :k])
+    found = evaluate(problem, gamma, _without(gamma, at.delta + N @ Y[:, k:]))
+    return found if found.objective <= at.objective + _SLACK else None
+
+
+def certificate(problem: _Problem, at: _Point) -> tuple[float, float]:
     """Norm of the gradient, and the smallest eigenvalue of H relative to A."""
-    if gamma.shape[0] == gamma.shape[1]:
+    if at.gamma.shape[0] == at.gamma.shape[1]:
         return 0.0, float("nan")
-    _, A, B, descent = newton_system(problem, gamma, delta, factor_step(problem, gamma, delta)[0])
+    N, A, B = newton_system(problem, at)
+    gradient = descent_direction(problem, at, N)
     try:
         smallest = scipy.linalg.eigh(A - B, A, eigvals_only=True, subset_by_index=(0, 0))[0]
     except np.linalg.LinAlgError:
         smallest = 0.0
-    return float(np.linalg.norm(descent)), float(smallest)
-
-
-# ------------------------------------------------------------------------------------ after the fit
-
-
-def identify(
-    fit: InstrumentedFit,
-    statistics: PanelStatistics,
-    given: FloatArray,
-    *,
-    factor_ridge: float,
-    min_observed: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Gamma (L, K) with Gamma'Gamma = I, and factors (T, K) with F'F/T diagonal, falling, means >= 0.
-
-    With fewer than K periods that have factors nothing is rotated.
-    """
-    W, gamma, k = statistics.grams, fit.gamma, fit.gamma.shape[1]
-    known = given @ fit.delta.T
-    crosses = (statistics.crosses - (W @ known[:, :, None])[:, :, 0]) @ gamma
-    grams = gamma.T @ (W @ gamma) + (factor_ridge * mean_diagonals(W))[:, None, None] * np.eye(k)
-    factors = gram_factors(grams, crosses, statistics.counts, min_observed=min_observed)
-    if np.isfinite(factors).all(axis=1).sum() < k:
-        return gamma, factors
-    loading_rotation, factor_rotation = principal_rotation(gamma, factors)
-    signs = fix_signs(factors @ factor_rotation, "mean_nonnegative")
-    return gamma @ loading_rotation * signs, factors @ factor_rotation * signs
-
-
-def fit_metrics(
-    statistics: PanelStatistics, gamma: FloatArray, delta: FloatArray, factors: FloatArray, given: FloatArray
-) -> tuple[dict[str, float], float]:
-    """R2 of rows and of managed portfolios x_p/n_p, total and predictive, and the residual variance.
-
-    With c_p = Gamma f_p + Delta h_p (predictive: their means over training) the residual sum of squares of a
-    period is r_p'r_p - 2c_p'x_p + c_p'W_pc_p, and that of its portfolios |x_p - W_pc_p|^2/n_p^2.
-    """
-    realised = np.isfinite(factors).all(axis=1)
-    kept, f, h = statistics.take(realised), factors[realised], given[realised]
-    x, n = kept.crosses, kept.counts[:, None]
-    total, portfolios = float(kept.squares.sum()), float(np.square(x / n).sum())
-    coefficients = f @ gamma.T + h @ delta.T
-    metrics, left = {}, []
-    for name, c in (("total", coefficients), ("predictive", coefficients.mean(axis=0) + 0.0 * x)):
-        fitted = (kept.grams @ c[:, :, None])[:, :, 0]
-        left.append(max(total + float(np.vdot(c, fitted - 2.0 * x)), 0.0))
-        metrics[f"{name}_r2"] = 1.0 - left[-1] / total
-        metrics[f"managed_{name}_r2"] = 1.0 - float(np.square((x - fitted) / n).sum()) / portfolios
-    free = f.size + (gamma.shape[0] - gamma.shape[1]) * (gamma.shape[1] + delta.shape[1])
-    return metrics, left[0] / max(int(kept.counts.sum()) - free, 1)
+    return float(np.linalg.norm(gradient)), float(smallest)
 
 
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _times(W: FloatArray, gamma: FloatArray) -> FloatArray:
-    """W_t Gamma for all t as one product, (T, r, K)."""
-    return (W.reshape(-1, W.shape[2]) @ gamma).reshape(*W.shape[:2], -1)
+def _residual(at: _Point, N: FloatArray) -> FloatArray:
+    """N'u_t, u_t = x_t - W_t(Gamma f_t + Delta h_t), (T, r - K)."""
+    return (at.left - (at.W_gamma @ at.factors[:, :, None])[:, :, 0]) @ N
 
 
-def _kronecker(W: FloatArray, regressors: FloatArray) -> FloatArray:
-    """sum_t W_t[a, b] p_tc p_td, (r, r, P, P)."""
-    rank = W.shape[1]
-    summed = W.reshape(len(W), -1).T @ outer_products(regressors)
-    return unpack(summed).reshape(rank, rank, regressors.shape[1], -1)
+def _weighted_sums(W: FloatArray, regressors: FloatArray) -> FloatArray:
+    """sum_t p_tc p_td W_t, (P(P+1)/2, r, r): c <= d, row by row."""
+    return (outer_products(regressors).T @ W.reshape(len(W), -1)).reshape(-1, *W.shape[1:])
+
+
+def _blocks(packed: FloatArray) -> FloatArray:
+    """The symmetric matrix (P s, P s) of blocks (P(P+1)/2, s, s), given for c <= d and symmetric each."""
+    size = packed.shape[1]
+    blocks = unpack(packed.reshape(len(packed), -1).T)
+    width = blocks.shape[1]
+    blocks = blocks.reshape(size, size, width, width).transpose(2, 0, 3, 1)
+    return blocks.reshape(width * size, width * size)
+
+
+def _inverse_roots(grams: FloatArray) -> FloatArray:
+    """R_t (T, K, K) with R_t'R_t = (Gamma'W_tGamma)^-1, of singular ones the pseudo-inverse."""
+    try:
+        lower = np.linalg.cholesky(grams)
+        pivots = np.diagonal(lower, axis1=1, axis2=2)
+        if (pivots.min(axis=1) > _REGULAR * pivots.max(axis=1)).all():
+            return np.asarray(np.linalg.inv(lower), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        pass
+    eigenvalues, vectors = np.linalg.eigh(grams)
+    kept = eigenvalues > _REGULAR**2 * eigenvalues[:, -1:]
+    roots = np.where(kept, 1.0 / np.sqrt(np.where(kept, eigenvalues, 1.0)), 0.0)
+    return roots[:, :, None] * vectors.transpose(0, 2, 1)
+
+
+def _orthonormal(columns: FloatArray) -> FloatArray:
+    """Gram-Schmidt: next to columns that are almost orthonormal it stays next to them, signs included."""
+    basis, triangle = np.linalg.qr(columns)
+    return np.asarray(basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0), dtype=np.float64)
 
 
 def _without(basis: FloatArray, columns: FloatArray) -> FloatArray:

@@ -150,34 +150,54 @@ def _recursive_moments(values: ArrayLike, decay: float, min_periods: int) -> tup
     complete = np.all(observed, axis=1)
     filled = np.where(observed, x, 0.0)
 
-    # Per series, for the means: weight so far, observations so far, current mean.
-    weight, count, centre = np.zeros(n_series), np.zeros(n_series, dtype=np.int64), np.zeros(n_series)
-    # Over complete rows, for the covariance: their own weight, count and mean; u = 1 - q; S.
-    row_weight, n_rows, row_centre = 0.0, 0, np.zeros(n_series)
-    u, covariance_now = 0.0, np.zeros((n_series, n_series))
-    for p in range(1, n_periods + 1):
-        row, seen = filled[p - 1], observed[p - 1]
-        weight = decay * weight + seen
-        count += seen
-        # weight >= 1 wherever the entry is seen; elsewhere the step is zero and the mean stays
-        centre = centre + (row - centre) * (seen / np.maximum(weight, 1.0))
-        mean[p] = np.where(count >= min_periods, centre, np.nan)
+    # Means, each series for itself. Its weight is >= 1 wherever an entry is seen; elsewhere the step is zero
+    # and the mean stays.
+    count = np.cumsum(observed, axis=0)
+    step = observed / np.maximum(_discounted(observed, decay), 1.0)
+    centre = np.zeros(n_series)
+    for p in range(n_periods):
+        centre = centre + (filled[p] - centre) * step[p]
+        mean[p + 1] = centre
+    mean[1:][count < min_periods] = np.nan
 
+    # Covariances, over complete rows: their own weight, count and mean; u = 1 - q; S. Only the recursion runs
+    # row by row; the products that enter it are taken for all rows at once.
+    row_weight, n_rows, row_centre, u = 0.0, 0, np.zeros(n_series), 0.0
+    deviation, keep, add = np.zeros_like(x), np.ones(n_periods), np.zeros(n_periods)
+    widen = np.full(n_periods, np.nan)  # 1 + q
+    for p, whole in enumerate(complete.tolist()):
         row_weight *= decay
-        if complete[p - 1]:
+        if whole:
             old, row_weight = row_weight, row_weight + 1.0
             enters, stays = 1.0 / row_weight, old / row_weight
-            deviation = row - row_centre
-            row_centre = row_centre + enters * deviation
+            deviation[p] = filled[p] - row_centre
+            row_centre = row_centre + enters * deviation[p]
             if n_rows:  # the first row has no covariance: u = 0
                 divisor = stays * u + 2.0 * enters
-                outer = np.outer(deviation, deviation)
-                covariance_now = (u / divisor) * covariance_now + (enters / divisor) * outer
+                keep[p], add[p] = u / divisor, enters / divisor
                 u = stays * divisor
             n_rows += 1
-        if n_rows >= 2 and count.min() >= min_periods:
-            covariance[p] = covariance_now * (2.0 - u)  # 1 + q
+        if n_rows >= 2:
+            widen[p] = 2.0 - u
+    products = add[:, None, None] * (deviation[:, :, None] * deviation[:, None, :])
+    now = np.zeros((n_series, n_series))
+    for p in range(n_periods):
+        if add[p]:
+            now = keep[p] * now + products[p]
+        covariance[p + 1] = now
+    covariance[1:] *= widen[:, None, None]
+    covariance[1:][count.min(axis=1) < min_periods] = np.nan
     return mean, covariance
+
+
+def _discounted(observed: NDArray[np.bool_], decay: float) -> FloatArray:
+    """(T, K) weight so far: what was seen, older rows multiplied by `decay` every period."""
+    if decay == 1.0:
+        return np.cumsum(observed, axis=0, dtype=np.float64)
+    weight = observed.astype(np.float64)
+    for p in range(1, len(weight)):
+        weight[p] += decay * weight[p - 1]
+    return weight
 
 
 def _series(values: ArrayLike) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -21,12 +21,13 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from latentfactors.kernels.linalg import solve_psd_batch
+from latentfactors.rows import ReadOnlyAfterPickling
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class PanelStatistics:
+class PanelStatistics(ReadOnlyAfterPickling):
     """Second moments of every period over its observed rows.
 
     Attributes
@@ -79,6 +80,10 @@ class PanelStatistics:
         return PanelStatistics(
             self.grams[periods], self.crosses[periods], self.squares[periods], self.counts[periods]
         )
+
+    def __sizeof__(self) -> int:
+        arrays = (self.grams, self.crosses, self.squares, self.counts)
+        return object.__sizeof__(self) + sum(each.nbytes for each in arrays)
 
 
 class Accumulator:
@@ -219,6 +224,49 @@ def gram_factors(
         regular = enough[eigenvalues[:, 0] > ratio**2 * np.maximum(eigenvalues[:, -1], 0.0)]
         factors[regular] = solve_psd_batch(grams[regular], crosses[regular])
     return factors
+
+
+def projected_factors(
+    statistics: PanelStatistics,
+    gamma: FloatArray,
+    *,
+    min_observed: int,
+    known: FloatArray | None = None,
+    shrink: FloatArray | None = None,
+) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+    """f_t = (Gamma'W_tGamma + s_t I)^-1 Gamma'(x_t - W_tc_t) of every period that allows it.
+
+    Parameters
+    ----------
+    statistics : W_t, x_t and n_t.
+    gamma : (L, K)
+    min_observed : fewer observed rows than this give a NaN row.
+    known : (T, L), c_t, or None for zeros; NaN gives a NaN row.
+    shrink : (T,), s_t, or None for zeros.
+
+    Returns
+    -------
+    factors : (T, K), each row, to the bit, from its own period only.
+    doubtful : positions of periods that Gamma'W_tGamma is too rounded to solve: `conditional_factors` has to
+        say from their rows. Its smallest eigenvalue there is less than 1e-6 of what its terms add up to
+        without their signs.
+    """
+    W, crosses, k = statistics.grams, statistics.crosses, gamma.shape[1]
+    if known is not None:
+        crosses = crosses - (W @ known[:, :, None])[:, :, 0]
+    # period by period, not as one product: its rounding would depend on the number of periods
+    crosses = (crosses[:, None, :] @ gamma)[:, 0]
+    grams = gamma.T @ (W @ gamma)
+    size = np.square(np.sqrt(np.diagonal(W, axis1=1, axis2=2))[:, None, :] @ np.abs(gamma)).sum(axis=(1, 2))
+    if shrink is not None:
+        grams[:, np.arange(k), np.arange(k)] += shrink[:, None]
+        size += shrink
+    factors = np.full(crosses.shape, np.nan)
+    enough = (statistics.counts >= max(min_observed, k)) & np.isfinite(crosses).all(axis=1)
+    regular = np.zeros_like(enough)
+    regular[enough] = np.linalg.eigvalsh(grams[enough])[:, 0] > 1e-6 * size[enough]
+    factors[regular] = solve_psd_batch(grams[regular], crosses[regular])
+    return factors, np.flatnonzero(enough & ~regular)
 
 
 def conditional_factors(

@@ -31,14 +31,22 @@ from latentfactors.errors import ConfigurationError, PanelMismatchError
 from latentfactors.estimator import PanelSignature, freeze
 from latentfactors.kernels import ipca as kernel
 from latentfactors.kernels import sufficient
-from latentfactors.kernels.instruments import certificate, check_instruments, fit_remarks, too_few_periods
+from latentfactors.kernels.instrumented_loadings import InstrumentedLoadings
+from latentfactors.kernels.instruments import (
+    check_instruments,
+    fit_metrics,
+    fit_summary,
+    identify,
+    too_few_periods,
+)
 from latentfactors.kernels.static import factor_names
 from latentfactors.kernels.sufficient import PanelStatistics
 from latentfactors.model import LatentFactorModel, input_unit_state
 from latentfactors.panel import Panel, ValueKind
 from latentfactors.periods import Frequency
 from latentfactors.results import FactorWeights
-from latentfactors.state import ConditionalLoadings, Factors, FitSpan, FitSummary, LatentFactorState
+from latentfactors.rows import PerPeriod
+from latentfactors.state import Factors, FitSpan, FitSummary, LatentFactorState
 from latentfactors.validate import check_row_weights, check_whole, count
 
 __all__ = ["IPCAConfig", "IPCAEstimates", "IPCAModel"]
@@ -257,50 +265,67 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
         return self._solve(self._statistics(panel), panel.times, observed, names, None)
 
     def _extract(self, panel: Panel, estimates: IPCAEstimates) -> LatentFactorState:
-        index, k = panel.index, self.config.n_factors
         observed = observed_columns(panel, self.config.observed, gaps=True)
-        with threadpool_limits(limits=1, user_api="blas"):
-            loadings = self._exposures(panel, estimates.gamma, estimates.gamma_observed)
-            known = np.zeros(panel.n_rows)
-            if observed is not None:
-                for j in range(observed.shape[1]):
-                    known += loadings[:, k + j] * observed[index.period_codes, j]
-            alpha = None
-            if estimates.gamma_alpha is not None:
-                alpha = self._exposures(panel, estimates.gamma_alpha[:, None], None)[:, 0]
-                known += alpha
-            factors = sufficient.conditional_factors(
-                np.ascontiguousarray(loadings[:, :k]),
-                panel.values - known,
-                panel.offsets,
-                min_observed=estimates.min_observed,
-                weights=self._row_weights(panel),
-                shrink=self._shrink(panel),
-            )
-        every = factors if observed is None else np.hstack([factors, observed])
+        alpha, names = None, (*factor_names(self.config.n_factors), *self.config.observed)
+        if estimates.gamma_alpha is not None:
+            alpha = self._loadings(panel, estimates.gamma_alpha[:, None]).values[:, 0]
+        factors = self._factors(panel, estimates, observed)
+        every, columns = factors, estimates.gamma
+        if observed is not None and estimates.gamma_observed is not None:
+            every = np.hstack([factors, observed])
+            columns = np.hstack([columns, estimates.gamma_observed])
         return input_unit_state(
             panel,
-            Factors(values=every, names=(*factor_names(k), *self.config.observed)),
-            ConditionalLoadings(loadings, index),
-            np.full(index.n_rows, estimates.residual_variance),
+            Factors(values=every, names=names),
+            self._loadings(panel, columns),
+            np.full(panel.n_rows, estimates.residual_variance),
             alpha=alpha,
             n_without=0,
             fit_span=self.fitted.span,
         )
 
+    def _factors(self, panel: Panel, found: IPCAEstimates, observed: FloatArray | None) -> FloatArray:
+        """(T, K) from the statistics of every period, from its rows where these are too rounded."""
+        known = np.zeros((panel.n_periods, len(found.gamma)))
+        if found.gamma_alpha is not None:
+            known += found.gamma_alpha
+        if observed is not None and found.gamma_observed is not None:
+            for given, slopes in zip(observed.T, found.gamma_observed.T, strict=True):
+                known += given[:, None] * slopes
+        shrink = self._shrink(statistics := self._statistics(panel))
+        factors, doubtful = sufficient.projected_factors(
+            statistics,
+            found.gamma,
+            known=known if known.any() else None,
+            min_observed=found.min_observed,
+            shrink=shrink,
+        )
+        for p in doubtful.tolist():
+            part = panel.between(p, p + 1)
+            factors[p] = sufficient.conditional_factors(
+                self._loadings(part, found.gamma).values,
+                part.values - self._loadings(part, known[p][:, None]).values[:, 0],
+                part.offsets,
+                min_observed=found.min_observed,
+                weights=self._row_weights(part),
+                shrink=None if shrink is None else shrink[p : p + 1],
+            )[0]
+        return factors
+
     def _factor_weights(self, panel: Panel, estimates: IPCAEstimates) -> FactorWeights:
         """D_pZ_pGamma (Gamma'W_pGamma)^-1 over the whole row set; alpha and observed factors stay in it."""
-        names = factor_names(self.config.n_factors)
         everyone = panel.with_values(np.zeros(panel.n_rows))  # the portfolios of the whole row set
         with threadpool_limits(limits=1, user_api="blas"):
             weights = sufficient.portfolio_weights(
-                self._exposures(panel, estimates.gamma, None),
+                self._loadings(panel, estimates.gamma).values,
                 panel.offsets,
                 min_observed=estimates.min_observed,
                 weights=self._row_weights(everyone),
-                shrink=self._shrink(everyone),
+                shrink=self._shrink(self._statistics(everyone)),
             )
-        return FactorWeights(weights=weights, index=panel.index, factor_names=names)
+        return FactorWeights(
+            weights=weights, index=panel.index, factor_names=factor_names(self.config.n_factors)
+        )
 
     # ---------------------------------------------------------------- reading a panel
 
@@ -313,7 +338,22 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
             )
         return names
 
+    @property
+    def _name_of_statistics(self) -> str:
+        """Under which `Panel.shared` keeps them: all that they depend on besides the panel."""
+        weighted = " of weighted rows" * (self.config.weighting == "panel")
+        return f"moments{weighted}" + " with a constant" * self.config.intercept
+
+    def _shareable(self, panel: Panel) -> dict[str, PerPeriod]:
+        try:
+            return {self._name_of_statistics: self._statistics(panel)}
+        except PanelMismatchError:  # weights that some period lacks: windows without it can still be fitted
+            return {}
+
     def _statistics(self, panel: Panel) -> PanelStatistics:
+        found = panel.shared.get(self._name_of_statistics)
+        if isinstance(found, PanelStatistics):
+            return found
         assert panel.characteristics is not None  # the base class has checked
         return sufficient.period_statistics(
             panel.values,
@@ -323,17 +363,15 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
             constant=self.config.intercept,
         )
 
-    def _exposures(self, panel: Panel, gamma: FloatArray, more: FloatArray | None) -> FloatArray:
-        """(R, C) characteristics times [gamma more] (L, C)."""
+    def _loadings(self, panel: Panel, columns: FloatArray) -> InstrumentedLoadings:
         assert panel.characteristics is not None
-        columns = gamma if more is None else np.hstack([gamma, more])
-        return sufficient.exposures(panel.characteristics, panel.offsets, columns)
+        return InstrumentedLoadings(panel.characteristics, columns, panel.index)
 
-    def _shrink(self, panel: Panel) -> FloatArray | None:
+    def _shrink(self, statistics: PanelStatistics) -> FloatArray | None:
         """(T,) what `factor_ridge` adds to the diagonal of every period's normal equations."""
         if not self.config.factor_ridge:
             return None
-        return self.config.factor_ridge * sufficient.mean_diagonals(self._statistics(panel).grams)
+        return self.config.factor_ridge * sufficient.mean_diagonals(statistics.grams)
 
     def _row_weights(self, panel: Panel) -> FloatArray | None:
         """(R,) weights with mean 1 over a period's observed rows, or None."""
@@ -383,13 +421,13 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
                 n_starts=config.n_starts,
                 seed=config.seed,
             )
-            gamma, factors = kernel.identify(
+            gamma, factors = identify(
                 fit, statistics, h, factor_ridge=config.factor_ridge, min_observed=min_observed
             )
             realised = np.isfinite(factors).all(axis=1)
             if realised.sum() < config.n_factors:
                 raise too_few_periods(config.n_factors, int(realised.sum()), min_observed)
-            metrics, variance = kernel.fit_metrics(statistics, gamma, fit.delta, factors, h)
+            metrics, variance = fit_metrics(statistics, gamma, fit.delta, factors, h)
         if not used.all():
             thin = count(int((~used).sum()), "period")
             remarks.append(f"{thin} with fewer than {min_observed} observed assets: no factors")
@@ -408,23 +446,5 @@ class IPCAModel(LatentFactorModel[IPCAConfig, IPCAEstimates]):
             min_observed=min_observed,
             statistics=statistics,
         )
-        return estimates, summarise(fit, metrics, remarks, config)
-
-
-# ------------------------------------------------------------------------------------ around the kernel
-
-
-def summarise(
-    fit: kernel.InstrumentedFit, metrics: dict[str, float], remarks: list[str], config: IPCAConfig
-) -> FitSummary:
-    """How the iteration went, with its certificate."""
-    return FitSummary(
-        converged=fit.converged,
-        reason=fit.reason,
-        n_iterations=fit.n_iterations,
-        objective=fit.objective_path,
-        objective_name="SSE / SST of observed rows"
-        + " + ridges" * bool(config.factor_ridge or config.gamma_ridge),
-        metrics=metrics | certificate(fit),
-        warnings=(*remarks, *fit_remarks(fit, config.n_starts)),
-    )
+        ridge = max(config.factor_ridge, config.gamma_ridge)
+        return estimates, fit_summary(fit, metrics, remarks, config.n_starts, ridged=ridge > 0)
