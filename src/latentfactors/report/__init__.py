@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         long_short_figure,
     )
     from latentfactors.report.html import render_report, write_report
+    from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
     from latentfactors.report.risk_figures import attribution_figure, group_loadings_figure, risk_figure
+
 # Figures that have a module of their own; the others are in `figures`.
 _HOMES = {
     "alphas_figure": "pricing_figures",
@@ -37,7 +39,6 @@ _HOMES = {
     "risk_figure": "risk_figures",
     "tangency_figure": "pricing_figures",
 }
-    from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
 
 __all__ = [
     "Coverage",

@@ -29,6 +29,7 @@ from latentfactors.report.data import (
 )
 from latentfactors.report.style import (
     DIVERGING,
+    MOST_LINES,
     PALETTE,
     SHADE,
     as_dates,
@@ -59,7 +60,6 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 Scored = WalkForwardResult | TrackRecord
-_MOST_LINES = 60  # of a heat map that can still be read
 
 
 def coverage_figure(panel: Panel | Coverage) -> go.Figure:
@@ -161,7 +161,7 @@ def loadings_figure(loadings: Exposures | LatentFactorState) -> go.Figure:
     found = exposures_of(loadings) if isinstance(loadings, LatentFactorState) else loadings
     values, labels = found.values, np.array(found.labels)
     size = np.nan_to_num(np.abs(values)).max(axis=1)
-    shown = np.sort(np.argsort(-size, kind="stable")[:_MOST_LINES])
+    shown = np.sort(np.argsort(-size, kind="stable")[:MOST_LINES])
     limit = float(size.max()) or 1.0
     figure = go.Figure(
         go.Heatmap(

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import plotly.graph_objects as go
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.panel import Panel
-from latentfactors.report.figures import _DIVERGING, _MOST_LINES, PALETTE, _finish, _short, go
+from latentfactors.report.style import DIVERGING, MOST_LINES, PALETTE, finished, shortened
 from latentfactors.risk import LinkedAttribution, PerformanceAttribution, RiskDecomposition
 from latentfactors.risk.portfolios import group_sums
 from latentfactors.risk.rows import category_codes, check_same_rows
@@ -70,7 +71,7 @@ def attribution_figure(
     figure.update_yaxes(ticksuffix="%" if percent else "")
     figure.update_xaxes(type="category")
     how = "linked over" if linked.method == "carino" else "summed over"
-    return _finish(figure, f"Return by source, {how} {linked.n_periods} periods", 400, legend=False)
+    return finished(figure, f"Return by source, {how} {linked.n_periods} periods", 400, legend=False)
 
 
 def risk_figure(
@@ -98,7 +99,7 @@ def risk_figure(
     figure = go.Figure(
         go.Bar(
             x=(unit * parts[order]).tolist(),
-            y=[html.escape(_short(names[i])) for i in order],
+            y=[html.escape(shortened(names[i])) for i in order],
             orientation="h",
             marker={"color": [PALETTE[4] if names[i] == "specific" else PALETTE[0] for i in order]},
             customdata=(100 * share[order]).tolist(),
@@ -110,7 +111,7 @@ def risk_figure(
     figure.update_yaxes(type="category", automargin=True)
     kind = "Volatility" if risk.beta is None else "Tracking error"
     title = f"{kind} {unit * risk.volatility:.3g}{suffix} by {by}"
-    return _finish(figure, title, 120 + 26 * len(parts), legend=False)
+    return finished(figure, title, 120 + 26 * len(parts), legend=False)
 
 
 def group_loadings_figure(
@@ -136,20 +137,20 @@ def group_loadings_figure(
     """
     categories, mean, counts, when = group_loadings(state, panel, attribute, period)
     size = np.nan_to_num(np.abs(mean)).max(axis=1)
-    shown = np.sort(np.argsort(-size, kind="stable")[:_MOST_LINES])
+    shown = np.sort(np.argsort(-size, kind="stable")[:MOST_LINES])
     limit = float(size.max()) or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=mean[shown], x=[html.escape(name) for name in state.factors.names],
-            y=[html.escape(_short(categories[i])) for i in shown], zmin=-limit, zmax=limit,
-            colorscale=_DIVERGING, xgap=1, ygap=1, customdata=np.tile(counts[shown][:, None], mean.shape[1]),
+            y=[html.escape(shortened(categories[i])) for i in shown], zmin=-limit, zmax=limit,
+            colorscale=DIVERGING, xgap=1, ygap=1, customdata=np.tile(counts[shown][:, None], mean.shape[1]),
             colorbar={"thickness": 12, "len": 0.9, "outlinewidth": 0},
             hovertemplate="%{y}, %{x}: %{z:.3g} (%{customdata} assets)<extra></extra>",
         )
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1, type="category")
     figure.update_xaxes(side="top", showgrid=False, type="category")
-    _finish(figure, f"Mean loadings by {html.escape(attribute)}, {when}", 110 + 20 * len(shown))
+    finished(figure, f"Mean loadings by {html.escape(attribute)}, {when}", 110 + 20 * len(shown))
     return figure.update_layout(margin={"t": 92, "b": 12})
 
 

@@ -18,6 +18,7 @@ except ImportError as error:
 
 __all__ = [
     "DIVERGING",
+    "MOST_LINES",
     "PALETTE",
     "SHADE",
     "as_dates",
@@ -32,6 +33,8 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 SHADE = "rgba(0, 114, 178, 0.22)"
 DIVERGING = ((0.0, "#B2561D"), (0.25, "#EBB88F"), (0.5, "#F7F7F7"), (0.75, "#92C0DF"), (1.0, "#0B5C93"))
 INK, GRID = "#2B2F33", "#E3E6E8"
+
+MOST_LINES = 60  # of a heat map that can still be read
 
 
 def as_dates(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
