@@ -34,19 +34,13 @@ from latentfactors.report.style import (
     SHADE,
     as_dates,
     finished,
+    go,
     line_style,
     shortened,
     stacked,
 )
 from latentfactors.state import LatentFactorState
 from latentfactors.track_record import TrackRecord, WalkForwardResult
-
-try:
-    import plotly.graph_objects as go
-except ImportError as error:
-    raise MissingCapabilityError(
-        "figures need plotly, which is not installed: pip install 'latentfactors[report]'"
-    ) from error
 
 __all__ = [
     "calibration_figure",

@@ -7,18 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from latentfactors.errors import MissingCapabilityError
 from latentfactors.evaluate.priced_assets import PricedAssets
 from latentfactors.evaluate.tangency import TangencyPath
 from latentfactors.report.pricing import FactorCorrelations
-from latentfactors.report.style import DIVERGING, PALETTE, as_dates, finished, line_style
-
-try:
-    import plotly.graph_objects as go
-except ImportError as error:
-    raise MissingCapabilityError(
-        "figures need plotly, which is not installed: pip install 'latentfactors[report]'"
-    ) from error
+from latentfactors.report.style import DIVERGING, PALETTE, as_dates, finished, go, line_style
 
 __all__ = ["alphas_figure", "correlations_figure", "tangency_figure"]
 

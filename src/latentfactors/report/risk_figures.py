@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import plotly.graph_objects as go
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.panel import Panel
-from latentfactors.report.style import DIVERGING, MOST_LINES, PALETTE, finished, shortened
+from latentfactors.report.style import DIVERGING, MOST_LINES, PALETTE, finished, go, shortened
 from latentfactors.risk import LinkedAttribution, PerformanceAttribution, RiskDecomposition
 from latentfactors.risk.portfolios import group_sums
 from latentfactors.risk.rows import category_codes, check_same_rows

@@ -23,6 +23,7 @@ __all__ = [
     "SHADE",
     "as_dates",
     "finished",
+    "go",
     "line_style",
     "shortened",
     "stacked",
