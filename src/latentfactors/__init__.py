@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
@@ -90,6 +92,8 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
+    "models.credit_factor": ("CreditFactorConfig", "CreditFactorModel"),
+    "models.graph_factor": ("GraphFactorConfig", "GraphFactorModel"),
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
