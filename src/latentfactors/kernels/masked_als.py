@@ -16,7 +16,7 @@ Shrinkage        s -> infinity: b = 1, least squares of each period's values on 
                  (number of families); the factors of a family then sum to zero, weighted by their assets
 Projection       f_t = m + V^1/2 (I + V^1/2 G V^1/2)^-1 V^1/2 c,  G = B'D^-1B, c = B'D^-1(r - Bm) over period
                  t's rows, m and V mean and covariance of the training factors: the posterior of f ~ N(m, V),
-                 in a form that holds for singular V. The prior mean is m, not 0, so that premia are not shrunk
+                 in a form that holds for singular V. The prior mean is m, not 0: premia are not shrunk
 References       Ghiye, Barreau, Carlier & Vazirgiannis (2025), Journal of Financial Data Science 7(3) (the
                  models, fitted there by gradient descent); Udell, Horn, Zadeh & Boyd (2016), Foundations and
                  Trends in Machine Learning 9(1), section 2 (penalty on both sides); Menchero, Orr & Wang

@@ -33,16 +33,8 @@ from latentfactors.kernels.gauge import find_nesting, fix_gauge
 from latentfactors.kernels.masked_als import MaskedFit, category_regression, fit_masked, null_space
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
-from latentfactors.named_factors import (
-    NamedFactorEstimates,
-    Training,
-    check_named_config,
-    estimates_of,
-    project,
-    read_training,
-    state_of,
-    weighted_equations,
-)
+from latentfactors.named_factors import NamedFactorEstimates, Training, check_named_config, read_training
+from latentfactors.named_states import estimates_of, project, state_of, weighted_equations
 from latentfactors.panel import Panel
 from latentfactors.state import Factors, FitSpan, FitSummary, LatentFactorState
 
@@ -188,7 +180,12 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
 
         with threadpool_limits(limits=1, user_api="blas"):
             return state_of(
-                panel, estimates, factors, cold_start=self.config.cold_start, fit_span=self.fitted.span
+                panel,
+                estimates,
+                factors,
+                cold_start=self.config.cold_start,
+                fit_span=self.fitted.span,
+                who="CreditFactorModel",
             )
 
     def _solve(

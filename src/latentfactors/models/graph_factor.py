@@ -33,14 +33,8 @@ from latentfactors.kernels.encoder import Normalisation, fit_encoder
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
-from latentfactors.named_factors import (
-    NamedFactorEstimates,
-    check_named_config,
-    estimates_of,
-    project,
-    read_training,
-    state_of,
-)
+from latentfactors.named_factors import NamedFactorEstimates, check_named_config, read_training
+from latentfactors.named_states import estimates_of, project, state_of
 from latentfactors.panel import Panel
 from latentfactors.state import Factors, FitSummary, LatentFactorState
 
@@ -181,7 +175,12 @@ class GraphFactorModel(LatentFactorModel[GraphFactorConfig, GraphFactorEstimates
 
         with threadpool_limits(limits=1, user_api="blas"):
             return state_of(
-                panel, estimates, factors, cold_start=self.config.cold_start, fit_span=self.fitted.span
+                panel,
+                estimates,
+                factors,
+                cold_start=self.config.cold_start,
+                fit_span=self.fitted.span,
+                who="GraphFactorModel",
             )
 
 
