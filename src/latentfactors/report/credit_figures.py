@@ -48,7 +48,7 @@ def normalisation_figure(table: Any) -> go.Figure:
 
 
 def masking_figure(table: Any) -> go.Figure:
-    """R2 of hidden cells (solid) and of the others (dotted) by the share hidden, from `masking_experiment`."""
+    """R2 of hidden cells (solid) and of the others (dotted) by the share hidden: `masking_experiment`."""
     figure = go.Figure()
     lines = _lines(table, ("model", "share", "masked_r2", "unmasked_r2"))
     for i, name in enumerate(dict.fromkeys(line[0] for line in lines)):
