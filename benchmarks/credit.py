@@ -127,9 +127,7 @@ def ordering(seeds: int) -> None:
         )
     names = ("PCA-M", "IPCA", "BARRA", "GFM", "CFM")
     head = ("seed", *names, "ordered", *(f"{n} at 50%" for n in names), "lead")
-    print(
-        "\nOut-of-sample total R2, and R2 of hidden cells at 50% masking; 500 bonds, 189 days, tested on 21.\n"
-    )
+    print("\nOut-of-sample total R2, and R2 of cells hidden at 50%: 500 bonds, 189 days, tested on 21.\n")
     print(markdown_table(head, rows))
 
 

@@ -49,7 +49,7 @@ def test_with_unequal_loadings_the_named_factor_models_lead(table):
 
 
 def test_with_equal_loadings_free_ones_lose():
-    simulate = lambda level, seed: credit_panel(250, 120, heterogeneity=level, seed=seed)  # noqa: E731
+    simulate = lambda level, seed: credit_panel(250, 100, heterogeneity=level, seed=seed)  # noqa: E731
     found = experiments.heterogeneity_experiment(
         simulate, levels=(0.0, 0.5), seeds=1, models=("BARRA", "CFM")
     )

@@ -63,7 +63,7 @@ def fit_encoder(
     normalisation : of the encoder.
     ridge : >= 0, in curvatures.
     tolerance : "mean": largest relative change of W in a sweep that counts as standing still; otherwise the
-        largest entry of the gradient, relative to the sum of squares.
+        largest entry of the gradient times the number of weights, relative to the sum of squares.
     max_iterations : sweeps, or steps of L-BFGS.
 
     Returns
@@ -94,7 +94,12 @@ def fit_encoder(
             jac=True,
             method="L-BFGS-B",
             callback=lambda intermediate_result: steps.append(float(intermediate_result.fun)),
-            options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-14, "maxcor": 20},
+            options={
+                "maxiter": max_iterations,
+                "gtol": tolerance / problem.start.size,
+                "ftol": 1e-14,
+                "maxcor": 20,
+            },
         )
         weights, path, n, converged = done.x, tuple(steps), int(done.nit), bool(done.success)
         reason = str(done.message)

@@ -70,8 +70,8 @@ class GraphFactorConfig:
     ridge
         Pull of the weights to equal weights, as a share of the objective's typical curvature.
     tolerance
-        Largest relative change of the weights in a sweep ("mean"), or entry of the gradient relative to the
-        sum of squares, that counts as standing still.
+        Largest relative change of the weights in a sweep ("mean"), or entry of the gradient times the
+        number of weights, relative to the sum of squares, that counts as standing still.
     max_iterations
         Most sweeps, or steps.
 
