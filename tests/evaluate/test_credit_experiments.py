@@ -98,3 +98,19 @@ def test_folds_are_calendar_months():
         assert len(set(times[start:split])) == 9
         assert len(set(times[split:stop])) == 1
     assert folds[-1][2] == 240
+
+
+@pytest.mark.slow
+def test_the_ordering_holds_on_nine_of_ten_panels():
+    ordered = leading = 0
+    for seed in range(100, 110):
+        panel = credit_panel(n_assets=500, n_periods=210, seed=seed).panel
+        models = experiments.credit_models(panel)
+        models = {name: models[name] for name in ("PCA-M", "IPCA", "BARRA", "GFM", "CFM")}
+        out = column(experiments.comparison_table(panel, models, folds=[FOLD]), "out_total_r2")
+        found = experiments.masking_experiment(panel, models, fold=FOLD, shares=(0.5,), seeds=1)
+        masked = column(found, "masked_r2")
+        ordered += out["CFM"] >= out["GFM"] > out["PCA-M"] > out["IPCA"]
+        leading += min(masked["CFM"], masked["GFM"]) > max(masked["PCA-M"], masked["IPCA"])
+    assert ordered >= 9
+    assert leading >= 9
