@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
@@ -214,6 +216,8 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
+    "models.credit_factor": ("CreditFactorConfig", "CreditFactorModel"),
+    "models.graph_factor": ("GraphFactorConfig", "GraphFactorModel"),
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),

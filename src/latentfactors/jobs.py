@@ -53,6 +53,8 @@ MODELS = {
     "rp_pca": "models.rp_pca:RPPCAModel",
     "ipca": "models.ipca:IPCAModel",
     "observed": "models.observed:ObservedFactorModel",
+    "graph_factor": "models.graph_factor:GraphFactorModel",
+    "credit_factor": "models.credit_factor:CreditFactorModel",
 }
 FORECASTERS = {
     "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",

@@ -5,6 +5,7 @@ A rule, or a part of one, is lifted only with a written reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,10 +16,14 @@ from sklearn.linear_model import LinearRegression
 from latentfactors import (
     AR1FactorForecaster,
     BetaLambdaMapper,
+    CreditFactorConfig,
+    CreditFactorModel,
     CrossSectionalOLSPredictor,
     CrossSectionalRidgePredictor,
     EWMAFactorForecaster,
     ExpandingMeanFactorForecaster,
+    GraphFactorConfig,
+    GraphFactorModel,
     HistoricalMeanPredictor,
     IPCAConfig,
     IPCAModel,
@@ -100,6 +105,25 @@ def exact_static(mean: float = 0.0) -> tuple[Panel, np.ndarray]:
     values = factors @ loadings.T + mean * rng.normal(size=24)
     panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
     return hide(panel.with_values(panel.index.gather(values))), panel.index.gather(values)
+
+
+def exact_named() -> tuple[Panel, np.ndarray]:
+    """A market and three sector factors with unequal loadings, without noise."""
+    panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
+    rng, sector = np.random.default_rng(4), panel.attributes["sector"].codes
+    loadings = np.column_stack([np.ones(sector.size), *(sector == c for c in range(3))])
+    loadings *= 1.0 + 0.5 * rng.normal(size=loadings.shape)
+    truth = panel.index.gather(rng.normal(size=(64, 4)) * [0.05, 0.03, 0.03, 0.03] @ loadings.T)
+    return hide(panel.with_values(truth)), truth
+
+
+def exact_categories() -> tuple[Panel, np.ndarray]:
+    """The same with loadings of one."""
+    panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
+    rng, sector = np.random.default_rng(4), panel.attributes["sector"].codes
+    links = np.column_stack([np.ones(sector.size), *(sector == c for c in range(3))])
+    truth = panel.index.gather(rng.normal(size=(64, 4)) * [0.05, 0.03, 0.03, 0.03] @ links.T)
+    return hide(panel.with_values(truth)), truth
 
 
 def exact_characteristics() -> tuple[Panel, np.ndarray]:
@@ -203,6 +227,36 @@ def instrumented_declared(model, panel):
     }
 
 
+def gauge_declared(model, panel):
+    """Mean loading 1, or root mean square 1 where it is near 0; CFM's sectors orthogonal to the market."""
+    estimates = model.estimates
+    loadings, factors = estimates.loadings, estimates.factors[np.isfinite(estimates.factors).all(axis=1)]
+    factor_of = estimates.slot_factor
+    members = np.bincount(factor_of)
+    means, squares = np.bincount(factor_of, loadings) / members, np.bincount(factor_of, loadings**2) / members
+    unit = np.where(np.abs(means) >= 0.1 * np.sqrt(squares), means, squares)
+    found = {"loadings have unit size": np.abs(unit - 1.0).max()}
+    if isinstance(model, CreditFactorModel):
+        moments = factors.T @ factors
+        nested = [name.startswith("sector=") for name in estimates.factor_names]
+        across = moments[0] / np.sqrt(moments[0, 0] * np.diag(moments))
+        found["sectors orthogonal to the market"] = np.abs(across[nested]).max()
+    return found
+
+
+def categories_declared(model, panel):
+    """Loadings 1; the factors of a family sum to zero, weighted by their assets."""
+    estimates = model.estimates
+    factors = estimates.factors[np.isfinite(estimates.factors).all(axis=1)]
+    sizes = np.bincount(estimates.slot_factor)
+    sums = [
+        np.abs(factors[:, family] @ sizes[family]).max() / np.abs(factors).max()
+        for m in range(2)
+        if (family := np.flatnonzero(estimates.names.families == m)).size
+    ]
+    return {"loadings are one": np.abs(estimates.loadings - 1.0).max(), "families sum to zero": max(sums)}
+
+
 def given_declared(model, panel):
     """Factors are the observed ones themselves."""
     factors = model.extract(panel).factor_returns
@@ -237,6 +291,35 @@ IPCA_CONFIGS = {
     "plain": IPCAConfig(n_factors=2),
     "with alpha": IPCAConfig(n_factors=2, alpha=True),
     "by period": IPCAConfig(n_factors=2, weighting="periods"),
+}
+
+# the exact process needs the prior and the ridge out of the way
+NAMED_CASES = {
+    "CFM": (CreditFactorModel(CreditFactorConfig(tolerance=1e-12)), None, gauge_declared),
+    "CFM, static": (
+        CreditFactorModel(CreditFactorConfig(attributes=("sector",), ridge=0.0, tolerance=1e-13)),
+        exact_named,
+        gauge_declared,
+    ),
+    "CFM, shrunken": (CreditFactorModel(CreditFactorConfig(shrinkage=5.0, tolerance=1e-12)), None, None),
+    "CFM, BARRA": (
+        CreditFactorModel(CreditFactorConfig(attributes=("sector",), shrinkage=math.inf)),
+        exact_categories,
+        categories_declared,
+    ),
+    "CFM, regression": (
+        CreditFactorModel(
+            CreditFactorConfig(attributes=("sector",), infer="regression", tolerance=1e-12, cold_start=False)
+        ),
+        None,
+        gauge_declared,
+    ),
+    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-10)), None, gauge_declared),
+    "GFM, encoder": (
+        GraphFactorModel(GraphFactorConfig(tolerance=1e-10, infer="encoder", cold_start=False)),
+        None,
+        gauge_declared,
+    ),
 }
 
 GIVEN = ("mkt", "smb")
@@ -291,6 +374,18 @@ CASES: list[Case] = [
             new_assets="forecast",
         )
         for name, config in IPCA_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=name,
+            make=pipeline(model.clone),
+            exact=exact,
+            exact_tolerance=1e-9,
+            declared=declared,
+            new_assets="forecast" if model.config.cold_start else "nan",
+            lifted={} if declared else {3: "between the two gauges the penalty itself picks the solution"},
+        )
+        for name, (model, exact, declared) in NAMED_CASES.items()
     ),
     *(
         Case(

@@ -160,6 +160,7 @@ def _through_a_frame(panel: Panel) -> Panel:
             **{name: panel.characteristics[:, j] for j, name in enumerate(panel.characteristic_names)},
             "weight": panel.weights,
             **{name: panel.observed_factors[index.period_codes, j] for j, name in enumerate(factors)},
+            **{name: _labels(panel, attribute) for name, attribute in panel.attributes.items()},
         }
     ).with_columns(pl.col("value").fill_nan(None))
     rebuilt = Panel.from_frame(
@@ -170,10 +171,17 @@ def _through_a_frame(panel: Panel) -> Panel:
         characteristics=panel.characteristic_names,
         weights="weight",
         observed_factors=factors,
+        attributes=tuple(panel.attributes),
         lag=0,
     )
     assert rebuilt.n_rows == panel.n_rows
     return rebuilt
+
+
+def _labels(panel: Panel, attribute) -> np.ndarray:
+    """(R,) category of every row."""
+    codes = attribute.codes if attribute.by == "row" else attribute.codes[panel.asset_codes]
+    return np.array(attribute.categories)[codes]
 
 
 def reconstructs_hidden_cells(case):
