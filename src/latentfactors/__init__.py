@@ -61,6 +61,14 @@ if TYPE_CHECKING:
     from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
     from latentfactors.state import FitSummary, LatentFactorState
     from latentfactors.track_record import WalkForwardResult
+    from latentfactors.transforms import (
+        annualised_rate,
+        find_outliers,
+        inverse_transform,
+        transform_columns,
+        transform_series,
+        year_on_year,
+    )
     from latentfactors.walkforward import walk_forward
 
 _HOMES = {
@@ -101,6 +109,14 @@ _HOMES = {
     "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),
     "state": ("FitSummary", "LatentFactorState"),
     "track_record": ("WalkForwardResult",),
+    "transforms": (
+        "annualised_rate",
+        "find_outliers",
+        "inverse_transform",
+        "transform_columns",
+        "transform_series",
+        "year_on_year",
+    ),
     "walkforward": ("walk_forward",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
