@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
+    from latentfactors.fred import fred_panel, read_fred_csv
+    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
     from latentfactors.french import (
         excess_panel,
         french_sections,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         read_french_factors,
         read_french_risk_free,
     )
+    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
         AssetMapper,
@@ -80,6 +83,8 @@ _HOMES = {
         "read_french_factors",
         "read_french_risk_free",
     ),
+    "fred": ("fred_panel", "read_fred_csv"),
+    "fred_vintages": ("FredVintages", "mixed_frequency_panel"),
     "forecasters": (
         "AR1FactorForecaster",
         "EWMABaseFactorForecaster",
@@ -89,6 +94,7 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
+    "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
     "models.direct": (
