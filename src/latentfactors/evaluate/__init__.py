@@ -1,7 +1,24 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.density_tests import (
+    CoverageTests,
+    DensityEvaluation,
+    density_evaluation,
+    interval_tests,
+)
 from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
+from latentfactors.evaluate.forecast_sets import (
+    ConfidenceSet,
+    model_confidence_set,
+    superior_predictive_ability,
+)
+from latentfactors.evaluate.forecast_tests import (
+    EqualAccuracyTest,
+    clark_west,
+    diebold_mariano,
+    giacomini_white,
+)
 from latentfactors.evaluate.futures import RawColumns
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.pricing_tests import (
@@ -16,18 +33,29 @@ from latentfactors.evaluate.tables import metrics_table, predictions_table, weig
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "ConfidenceSet",
+    "CoverageTests",
+    "DensityEvaluation",
+    "EqualAccuracyTest",
     "FactorSpaceComparison",
     "GRSResult",
     "MaximalSharpe",
     "PortfolioSort",
     "RawColumns",
     "audit",
+    "clark_west",
     "compare_factor_spaces",
+    "density_evaluation",
+    "diebold_mariano",
+    "giacomini_white",
     "grs_test",
+    "interval_tests",
     "maximal_sharpe",
     "metrics_table",
+    "model_confidence_set",
     "performance",
     "predictions_table",
     "sort_portfolios",
+    "superior_predictive_ability",
     "weights_table",
 ]

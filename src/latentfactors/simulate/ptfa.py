@@ -157,8 +157,10 @@ def targeted_panel(
         values[:, columns][hidden] = np.nan
     names = tuple(f"{side}{i + 1}" for side, size in zip("xy", n, strict=True) for i in range(size))
     last = np.datetime64("1990-01") + np.timedelta64(n_periods - 1, "M")
-    slow: Frequency = "Q" if quarterly_targets else "M"
-    frequencies: list[Frequency] = ["M"] * n_predictors + [slow] * n_targets
+    kinds: dict[bool, Frequency] = {False: "M", True: "Q"}
+    frequencies: tuple[Frequency, ...] = tuple(
+        kinds[quarterly_targets and i >= n_predictors] for i in range(sum(n))
+    )
     panel = Panel.from_wide(
         values,
         universe="all",
@@ -166,7 +168,7 @@ def targeted_panel(
         assets=names,
         frequency="M",
         value_kind="series",
-        series=SeriesInfo(frequency=tuple(frequencies)),
+        series=SeriesInfo(frequency=frequencies),
     )
     return SimulatedTargets(
         panel=panel,
