@@ -20,6 +20,13 @@ from latentfactors.evaluate.forecast_tests import (
     giacomini_white,
 )
 from latentfactors.evaluate.futures import RawColumns
+from latentfactors.evaluate.n_factors import (
+    FactorCounts,
+    InformationCriterion,
+    choose_by_bic,
+    fill_by_factors,
+    number_of_factors,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.pricing_tests import (
     GRSResult,
@@ -37,22 +44,27 @@ __all__ = [
     "CoverageTests",
     "DensityEvaluation",
     "EqualAccuracyTest",
+    "FactorCounts",
     "FactorSpaceComparison",
     "GRSResult",
+    "InformationCriterion",
     "MaximalSharpe",
     "PortfolioSort",
     "RawColumns",
     "audit",
+    "choose_by_bic",
     "clark_west",
     "compare_factor_spaces",
     "density_evaluation",
     "diebold_mariano",
+    "fill_by_factors",
     "giacomini_white",
     "grs_test",
     "interval_tests",
     "maximal_sharpe",
     "metrics_table",
     "model_confidence_set",
+    "number_of_factors",
     "performance",
     "predictions_table",
     "sort_portfolios",
