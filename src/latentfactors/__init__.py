@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -97,6 +98,7 @@ _HOMES = {
     "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "models.autoregressive": ("AutoregressivePredictor",),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",

@@ -131,10 +131,10 @@ def number_of_factors(
     Examples
     --------
     >>> from latentfactors.simulate import static_panel
-    >>> panel = static_panel(n_periods=200, n_assets=60, n_factors=3).panel
+    >>> panel = static_panel(n_assets=100, n_factors=2).panel
     >>> found = number_of_factors(panel)
-    >>> found.chosen["IC_p2"], found.chosen["ER"], found.chosen["ED"]
-    (3, 3, 3)
+    >>> found.chosen["IC_p2"], found.chosen["ER"]
+    (2, 2)
     """
     at_least("max_factors", max_factors, 1)
     at_least("max_iterations", max_iterations, 1)
