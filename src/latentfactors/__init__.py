@@ -59,6 +59,8 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
+    from latentfactors.fred import fred_panel, read_fred_csv
+    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
     from latentfactors.french import (
         excess_panel,
         french_sections,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
         french_characteristic_panel,
         momentum_spread,
     )
+    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.jobs import (
         Job,
         JobResult,
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -138,6 +142,14 @@ if TYPE_CHECKING:
     from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
     from latentfactors.state import FitSummary, LatentFactorState
     from latentfactors.track_record import WalkForwardResult
+    from latentfactors.transforms import (
+        annualised_rate,
+        find_outliers,
+        inverse_transform,
+        transform_columns,
+        transform_series,
+        year_on_year,
+    )
     from latentfactors.walkforward import walk_forward
 
 _HOMES = {
@@ -185,6 +197,8 @@ _HOMES = {
         "read_french_factors",
         "read_french_risk_free",
     ),
+    "fred": ("fred_panel", "read_fred_csv"),
+    "fred_vintages": ("FredVintages", "mixed_frequency_panel"),
     "forecasters": (
         "AR1FactorForecaster",
         "EWMABaseFactorForecaster",
@@ -207,8 +221,10 @@ _HOMES = {
         "run_job",
         "write_job",
     ),
+    "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "models.autoregressive": ("AutoregressivePredictor",),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",
@@ -255,6 +271,14 @@ _HOMES = {
     "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),
     "state": ("FitSummary", "LatentFactorState"),
     "track_record": ("WalkForwardResult",),
+    "transforms": (
+        "annualised_rate",
+        "find_outliers",
+        "inverse_transform",
+        "transform_columns",
+        "transform_series",
+        "year_on_year",
+    ),
     "walkforward": ("walk_forward",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

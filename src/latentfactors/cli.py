@@ -73,7 +73,7 @@ mapper = "beta_lambda"           # or native
 
 [[predictor]]
 name = "ridge"
-kind = "cross_sectional_ridge"   # or cross_sectional_ols, historical_mean, zero
+kind = "cross_sectional_ridge"   # or cross_sectional_ols, autoregressive, historical_mean, zero
 penalty = 0.1
 """
 

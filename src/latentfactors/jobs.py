@@ -69,6 +69,7 @@ PREDICTORS = {
     "pipeline": "pipeline:LatentFactorForecastPipeline",
     "zero": "models.direct:ZeroPredictor",
     "historical_mean": "models.direct:HistoricalMeanPredictor",
+    "autoregressive": "models.autoregressive:AutoregressivePredictor",
     "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
     "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
 }

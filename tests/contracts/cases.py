@@ -15,6 +15,7 @@ from sklearn.linear_model import LinearRegression
 
 from latentfactors import (
     AR1FactorForecaster,
+    AutoregressivePredictor,
     BetaLambdaMapper,
     CreditFactorConfig,
     CreditFactorModel,
@@ -330,6 +331,13 @@ OBSERVED_CONFIGS = {
     "weighted": ObservedFactorConfig(factors=GIVEN, half_life=12.0),
 }
 
+AUTOREGRESSIONS = {
+    "one step": {},
+    "direct, horizon 2": {"horizon": 2},
+    "iterated": {"method": "iterated"},
+    "iterated, fixed order": {"method": "iterated", "lags": 2},
+}
+
 CASES: list[Case] = [
     *(
         Case(
@@ -451,6 +459,20 @@ CASES: list[Case] = [
         new_assets="own_history",
         shifts=True,
         lifted=NO_FACTORS,
+    ),
+    *(
+        Case(
+            name=f"autoregression, {name}",
+            make=lambda options=options: AutoregressivePredictor(max_lags=3, **options),
+            # the rule asks for one-step forecasts
+            exact=None if options.get("horizon") else exact_means,
+            exact_output="forecast",
+            new_assets="own_history",
+            shifts=True,
+            horizons=(2,) if options.get("horizon") else (1, 2) if options else (1,),
+            lifted=NO_FACTORS,
+        )
+        for name, options in AUTOREGRESSIONS.items()
     ),
     Case(
         name="cross-sectional OLS",

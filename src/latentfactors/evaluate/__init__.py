@@ -2,8 +2,32 @@
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
 from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
+from latentfactors.evaluate.density_tests import (
+    CoverageTests,
+    DensityEvaluation,
+    density_evaluation,
+    interval_tests,
+)
 from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
+from latentfactors.evaluate.forecast_sets import (
+    ConfidenceSet,
+    model_confidence_set,
+    superior_predictive_ability,
+)
+from latentfactors.evaluate.forecast_tests import (
+    EqualAccuracyTest,
+    clark_west,
+    diebold_mariano,
+    giacomini_white,
+)
 from latentfactors.evaluate.futures import RawColumns
+from latentfactors.evaluate.n_factors import (
+    FactorCounts,
+    InformationCriterion,
+    choose_by_bic,
+    fill_by_factors,
+    number_of_factors,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
@@ -20,8 +44,14 @@ from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "ConfidenceSet",
+    "CoverageTests",
+    "DensityEvaluation",
+    "EqualAccuracyTest",
+    "FactorCounts",
     "FactorSpaceComparison",
     "GRSResult",
+    "InformationCriterion",
     "MaximalSharpe",
     "PortfolioSort",
     "PricedAssets",
@@ -29,11 +59,20 @@ __all__ = [
     "RawColumns",
     "TangencyPath",
     "audit",
+    "choose_by_bic",
+    "clark_west",
     "compare_factor_spaces",
+    "density_evaluation",
+    "diebold_mariano",
+    "fill_by_factors",
+    "giacomini_white",
     "grs_test",
     "managed_portfolio_r2",
+    "interval_tests",
     "maximal_sharpe",
     "metrics_table",
+    "model_confidence_set",
+    "number_of_factors",
     "performance",
     "predictions_table",
     "price_assets",
@@ -42,5 +81,6 @@ __all__ = [
     "sort_portfolios",
     "tangency_path",
     "tangency_weights",
+    "superior_predictive_ability",
     "weights_table",
 ]

@@ -1,7 +1,14 @@
 """Data generating processes, seeded, with the truth returned beside the panel."""
 
 from latentfactors.simulate.credit import CreditTruth, credit_panel
+from latentfactors.simulate.dynamic_factors import (
+    SimulatedDynamicPanel,
+    dynamic_factor_panel,
+    nonlinear_features,
+    trace_r_squareds,
+)
 from latentfactors.simulate.plain import SimulatedPanel, characteristic_panel, null_panel, static_panel
+from latentfactors.simulate.ptfa import SimulatedTargets, targeted_panel
 
 __all__ = [
     "CreditTruth",
@@ -10,4 +17,10 @@ __all__ = [
     "credit_panel",
     "null_panel",
     "static_panel",
+    "SimulatedDynamicPanel",
+    "SimulatedTargets",
+    "dynamic_factor_panel",
+    "nonlinear_features",
+    "targeted_panel",
+    "trace_r_squareds",
 ]
