@@ -90,7 +90,7 @@ class TargetedSeries:
     predictors : (p,) labels, in the order of the training panel
     targets : (q,) labels, in the order of the config
     location, scale : (p + q,) input units, predictors first: standardised = (value - location) / scale
-    training : all training periods (S,) with values (S, p + q) in input units, so that a later panel continues
+    training : all training periods (S,) with values (S, p + q) in input units; a later panel continues them
     lead : periods from a predictor to the target it is paired with
     """
 
@@ -157,7 +157,7 @@ class TargetedTraining:
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
         """(S,) pairs without a missing cell."""
-        return np.isfinite(np.hstack([self.x, self.y])).all(axis=1)
+        return np.asarray(np.isfinite(np.hstack([self.x, self.y])).all(axis=1))
 
 
 def pair_series(panel: Panel, targets: Sequence[str | int], lead: int, who: str) -> TargetedTraining:

@@ -55,6 +55,7 @@ class Case:
     factors_are_given : realised factors come with the panel, whatever its assets do
     shifts : forecasts follow a change of the values' origin (a location is part of the model)
     horizons : horizons it serves
+    targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
     lifted : rule number -> reason
     """
 
@@ -69,6 +70,7 @@ class Case:
     shifts: bool = False
     factors_are_given: bool = False
     horizons: tuple[int, ...] = (1, 2)
+    targets: tuple[str, ...] | None = None
     tolerance: float = 1e-8
     rows_matter: str | None = None
     lifted: Mapping[int, str] = field(default_factory=dict)
