@@ -12,8 +12,8 @@ Each works with gaps by using, in every regression, the cells it has. A `FactorM
 regressions that turn one period's predictors into factors.
 
 References: Stock & Watson (2002), JASA 97 (PCR, diffusion indices); Huang, Jiang, Li, Tong & Zhou (2022),
-Management Science 68(3), section 2 (scaled PCA); Kelly & Pruitt (2015), J. of Econometrics 186(2), tables
-1 and 2 (three-pass filter, automatic proxies); Wold (1975) and de Jong (1993) (PLS, NIPALS with missing cells).
+Management Science 68(3), section 2 (scaled PCA); Kelly & Pruitt (2015), J. of Econometrics 186(2), tables 1
+and 2 (three-pass filter, automatic proxies); Wold (1975) and de Jong (1993) (PLS, NIPALS with missing cells).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Forecasting regressions on factors of many predictors: principal components, PLS, scaled PCA, three passes.
 
 Model            f_s = map(x_s),  y_(s+lead) = a + c'f_s + e       x (p,) predictors   y (q,) named targets
-Identification   the map's own (see `kernels.supervised_factors`); positive covariance with the first target
+Identification   the map's own (`kernels.supervised_factors`); the first target's covariance is positive
 Estimation       predictors and targets standardised over the training pairs; the map; least squares of the
                  targets on the factors. Gaps: every regression uses the cells it has
-Forecast         row p, from x up to p-1: the target in p-1 + lead, with the residual variance of the regression
+Identification   the map's own (`kernels.supervised_factors`); covariance with the first target positive
 Cost             one eigendecomposition, or a few passes over x
 References       Stock & Watson (2002), JASA 97, 1167-1179; Kelly & Pruitt (2015), J. of Econometrics 186,
                  294-316; Huang, Jiang, Li, Tong & Zhou (2022), Management Science 68, 1678-1695; Wold (1975)
@@ -259,6 +259,6 @@ def require_factors(factors: FloatArray, training: TargetedTraining, config: Fac
         n = int(np.count_nonzero(known & np.isfinite(column)))
         if n < config.n_factors + 2:
             raise InsufficientDataError(
-                f"target {label!r} has {n} training pairs with factors, n_factors={config.n_factors} needs at "
-                f"least {config.n_factors + 2}: train longer, or ask for fewer factors"
+                f"target {label!r} has {n} training pairs with factors, n_factors={config.n_factors} needs "
+                f"{config.n_factors + 2} or more: train longer, or ask for fewer factors"
             )
