@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
@@ -234,6 +235,7 @@ _HOMES = {
     ),
     "models.credit_factor": ("CreditFactorConfig", "CreditFactorModel"),
     "models.graph_factor": ("GraphFactorConfig", "GraphFactorModel"),
+    "models.factor_regression": ("FactorRegressionConfig", "FactorRegressionModel"),
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),

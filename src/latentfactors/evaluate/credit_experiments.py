@@ -137,8 +137,8 @@ def comparison_table(
     Returns
     -------
     frame
-        model, n_factors, then `in_` and `out_` of cs_r2, ts_r2, total_r2, mse, and held_out_r2, n_folds. NaN for
-        a model that no fold could fit.
+        model, n_factors, then `in_` and `out_` of cs_r2, ts_r2, total_r2, mse, and held_out_r2, n_folds. NaN
+        for a model that no fold could fit.
 
     Examples
     --------
