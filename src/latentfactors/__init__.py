@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
+    from latentfactors.neural import TrainingConfig, watch
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.results import (
@@ -83,6 +85,7 @@ _HOMES = {
     ),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "models.cae": ("CAEConfig", "CAEModel"),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",
@@ -94,6 +97,7 @@ _HOMES = {
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
+    "neural": ("TrainingConfig", "watch"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "rows": ("Attribute", "SeriesInfo"),

@@ -52,6 +52,7 @@ MODELS = {
     "pca": "models.pca:PCAModel",
     "rp_pca": "models.rp_pca:RPPCAModel",
     "ipca": "models.ipca:IPCAModel",
+    "cae": "models.cae:CAEModel",
     "observed": "models.observed:ObservedFactorModel",
 }
 FORECASTERS = {
