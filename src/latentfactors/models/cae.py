@@ -40,14 +40,22 @@ from latentfactors.neural import TrainingConfig, require_deep
 from latentfactors.neural.alignment import align_members, principal_turn
 from latentfactors.neural.members import Members
 from latentfactors.neural.perceptron import fresh_members
-from latentfactors.neural.rows import FlatRows, fit_metrics, flat_rows, residual_variance, row_digest
+from latentfactors.neural.rows import (
+    FlatRows,
+    fit_metrics,
+    flat_rows,
+    managed_portfolios,
+    residual_variance,
+    row_digest,
+)
+from latentfactors.neural.snapshots import Snapshot, TrainingState
 from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
 from latentfactors.state import ConditionalLoadings, Factors, FitSummary, LatentFactorState
 from latentfactors.validate import check_whole, count
 
 if TYPE_CHECKING:
-    from latentfactors.neural.policy import Snapshot, Trained, TrainingState
+    from latentfactors.neural.policy import Trained
 
 __all__ = ["ARCHITECTURES", "CAEConfig", "CAEEstimates", "CAEModel"]
 
@@ -297,8 +305,6 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
         """The state to go on from, and the checkpoints passed so far."""
         if former is None:
             return None, {}
-        from latentfactors.neural.policy import Snapshot
-
         state = former.by_label[former.resolve("last")].training
         if state is None:
             raise NotFittedError("these estimates carry no training state: call fit")
@@ -315,8 +321,6 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
 
     def _start(self, data: FlatRows) -> Snapshot:
         """Initial weights: member m's depend on the seed and on m only."""
-        from latentfactors.neural.policy import Snapshot
-
         config, training = self.config, self.config.training
         sizes = (data.z.shape[1], *config.hidden_units, config.n_factors)
         parameters, layers = fresh_members(
@@ -341,7 +345,7 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
     def _rows(self, panel: Panel, like: FlatRows | None = None) -> FlatRows:
         """Observed rows of usable periods, standardised as in training."""
         config, k = self.config, self.config.n_factors
-        inputs = self._inputs(panel, gaps=False)
+        inputs = self.factor_inputs(panel, gaps=False)
         if k > inputs.shape[1]:
             raise ConfigurationError(
                 f"n_factors={k} exceeds the {count(inputs.shape[1], 'portfolio')} that the factor network "
@@ -357,12 +361,13 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
             )
         return rows
 
-    def _inputs(self, panel: Panel, *, gaps: bool) -> FloatArray:
+    def factor_inputs(self, panel: Panel, *, gaps: bool = True) -> FloatArray:
         """(T, Q) what the factor network sees, in input units."""
         given = observed_columns(panel, self.config.inputs, gaps=gaps)
         if given is not None:
             return given
-        assert panel.characteristics is not None  # the base class has checked
+        self._check_characteristics(panel)
+        assert panel.characteristics is not None
         statistics = sufficient.period_statistics(
             panel.values, panel.characteristics, panel.offsets, constant=self.config.intercept
         )
@@ -377,7 +382,7 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
                 loadings, panel.values, panel.offsets, min_observed=min_observed
             )
             if self.config.factors == "network":
-                found = members.network_factors(self._inputs(panel, gaps=True))
+                found = members.network_factors(self.factor_inputs(panel, gaps=True))
                 factors = np.where(np.isfinite(factors), found, np.nan)
         return loadings, factors
 
@@ -386,16 +391,14 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
     def _finish(
         self, panel: Panel, data: FlatRows, trained: Trained
     ) -> tuple[Checkpoints[CAEEstimates], FitSummary]:
-        labels = list(trained.checkpoints)
-        found = {
-            label: self._identified(panel, data, snapshot, trained.state if label == labels[-1] else None)
-            for label, snapshot in trained.checkpoints.items()
-        }
+        labels, state = list(trained.checkpoints), trained.state
+        found, scores = {}, {}
+        for label, snapshot in trained.checkpoints.items():
+            kept = state if label == labels[-1] else None
+            found[label], scores[label] = self._identified(panel, data, snapshot, kept)
         checkpoints = Checkpoints(found, "best" if "best" in found else None)
-        state, default = trained.state, checkpoints.resolve(self.config.default_checkpoint)
-        used = found[default]
-        loadings = self._read(panel, used.members, used.min_observed)[0]
-        metrics = fit_metrics(panel, loadings, used.factors)
+        default = checkpoints.resolve(self.config.default_checkpoint)
+        used, metrics = found[default], scores[default]
         if "best" in found:
             metrics["best_validation_r2"] = float(state.best_score.mean())
         left_out = panel.n_periods - int(np.isfinite(used.factors).all(axis=1).sum())
@@ -413,7 +416,7 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
 
     def _identified(
         self, panel: Panel, data: FlatRows, snapshot: Snapshot, state: TrainingState | None
-    ) -> CAEEstimates:
+    ) -> tuple[CAEEstimates, dict[str, float]]:
         """Members aligned, loadings normalised, factors principal: everything rotated together."""
         assert panel.characteristics is not None
         k, n_members = self.config.n_factors, self.config.training.n_ensemble
@@ -431,25 +434,13 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
             aligned = replace(raw, maps=align_members(gram, k))
             loadings, factors = self._read(panel, aligned, data.min_observed)
             turn = principal_turn(loadings[panel.observed], factors)
-            members = replace(aligned, maps=aligned.maps @ turn)
-            loadings, factors = self._read(panel, members, data.min_observed)
-        return CAEEstimates(
-            members=members,
+        loadings, factors = loadings @ turn, factors @ np.linalg.inv(turn).T
+        estimates = CAEEstimates(
+            members=replace(aligned, maps=aligned.maps @ turn),
             factors=factors,
             times=panel.times,
             residual_variance=residual_variance(panel, loadings, factors),
             min_observed=data.min_observed,
             training=state,
         )
-
-
-# ------------------------------------------------------------------------------------ the mathematics
-
-
-def managed_portfolios(statistics: sufficient.PanelStatistics) -> FloatArray:
-    """x_p = (Z_p'Z_p)^+ Z_p'r_p, (T, Q), with characteristics of unit length in the pseudo-inverse."""
-    lengths = np.sqrt(np.diagonal(statistics.grams, axis1=1, axis2=2))
-    shrink = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    scaled = statistics.grams * shrink[:, :, None] * shrink[:, None, :]
-    inverse = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True)
-    return shrink * np.einsum("tlm,tm->tl", inverse, shrink * statistics.crosses)
+        return estimates, fit_metrics(panel, loadings, factors)

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from latentfactors.errors import InsufficientDataError, PanelMismatchError
 from latentfactors.kernels.scores import r_squared
+from latentfactors.kernels.sufficient import PanelStatistics
 from latentfactors.panel import Panel
 
-__all__ = ["FlatRows", "fit_metrics", "flat_rows", "residual_variance", "row_digest"]
+__all__ = ["FlatRows", "fit_metrics", "flat_rows", "managed_portfolios", "residual_variance", "row_digest"]
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
@@ -97,6 +98,15 @@ def flat_rows(
         input_scale=input_scale,
         min_observed=least,
     )
+
+
+def managed_portfolios(statistics: PanelStatistics) -> FloatArray:
+    """x_p = (Z_p'Z_p)^+ Z_p'r_p, (T, Q), with characteristics of unit length in the pseudo-inverse."""
+    lengths = np.sqrt(np.diagonal(statistics.grams, axis1=1, axis2=2))
+    shrink = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    scaled = statistics.grams * shrink[:, :, None] * shrink[:, None, :]
+    inverse = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True)
+    return shrink * np.einsum("tlm,tm->tl", inverse, shrink * statistics.crosses)
 
 
 def row_digest(*parts: FlatRows | None) -> str:
