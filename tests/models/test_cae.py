@@ -67,7 +67,7 @@ def same(a, b):
 
 @pytest.fixture(scope="module")
 def small():
-    return characteristic_panel(n_periods=40, n_assets=30, n_factors=2, n_characteristics=4, seed=1).panel
+    return characteristic_panel(40, 30, 2, 4, seed=1).panel
 
 
 @pytest.fixture(scope="module")
@@ -405,7 +405,7 @@ def test_a_saved_model_predicts_without_jax(small, tmp_path):
         "for name in ('jax', 'equinox', 'optax'): sys.modules[name] = None\n"
         "from latentfactors import CAEModel\n"
         "from latentfactors.simulate import characteristic_panel\n"
-        "p = characteristic_panel(n_periods=40, n_assets=30, n_factors=2, n_characteristics=4, seed=1).panel\n"
+        "p = characteristic_panel(40, 30, 2, 4, seed=1).panel\n"
         f"state = CAEModel.load({str(tmp_path / 'model')!r}).extract(p)\n"
         "import hashlib; print(hashlib.sha256(state.reconstruction().tobytes()).hexdigest())"
     )
