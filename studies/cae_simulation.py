@@ -119,8 +119,8 @@ def report(results: dict[str, list[dict[str, dict[str, float]]]], members: int) 
         "Written by `python studies/cae_simulation.py`.",
         "",
         f"N=500, T=480, P=20, K=3; {members} members. Total R2 against zero on the last third, mean over",
-        "seeds (smallest to largest). The oracle has the true loadings and the true factors; a projection may",
-        "come out above it, because its factors are fitted to the same cross-section.",
+        "seeds (smallest to largest). The oracle has the true loadings and the true factors; a projection",
+        "may come out above it, because its factors are fitted to the same cross-section.",
     ]
     for design, runs in results.items():
         lines += ["", f"## {design}, {len(runs)} seeds", ""]

@@ -29,13 +29,16 @@ from latentfactors import (
 from latentfactors.errors import (
     ConfigurationError,
     InsufficientDataError,
+    LatentFactorsError,
     MissingCapabilityError,
     NotFittedError,
     PanelMismatchError,
     TrainingError,
 )
+from latentfactors.jobs import MODELS
 from latentfactors.kernels.scores import r_squared
 from latentfactors.kernels.sufficient import conditional_factors
+from latentfactors.settings import make, selected
 from latentfactors.simulate import characteristic_panel, conditional_panel
 
 CUT = 90
@@ -234,11 +237,13 @@ def test_a_stopped_member_counts_with_its_own_last(small):
     options = {"epochs": 60, "validation": 10, "patience": 3, "learning_rate": 0.05, "n_ensemble": 4}
     model = trained(small, architecture=(6,), training=options | {"checkpoint_interval": 1})
     state, labels = model.estimates_at("last")[1].training, model.available_checkpoints
-    assert labels == ("best", *range(1, model.summary.n_iterations + 1))
+    n = model.summary.n_iterations
+    assert n < 60
+    assert labels == ("best", *range(1, 61))
     assert model.summary.converged
     assert "no better validation R2 for 3 epochs" in model.summary.reason
     stop = state.best_epoch + 3
-    assert stop.max() == labels[-1]
+    assert stop.max() == n
     assert stop.min() < stop.max()
     parameters = {label: model.estimates_at(label)[1].members.parameters for label in labels}
     for m in range(4):
@@ -247,6 +252,15 @@ def test_a_stopped_member_counts_with_its_own_last(small):
         for a, b in pairwise(labels[1:]):
             still = np.array_equal(parameters[a]["weight_0"][m], parameters[b]["weight_0"][m])
             assert still == (stop[m] <= a)
+
+
+def test_an_epoch_after_all_members_stopped_is_their_last(small):
+    options = {"epochs": 60, "validation": 10, "patience": 3, "learning_rate": 0.05, "default_checkpoint": 55}
+    model = trained(small, architecture=(6,), training=options | {"checkpoint_epochs": (2, 55)})
+    assert model.summary.n_iterations < 55
+    assert model.available_checkpoints == ("best", 2, 55, 60)
+    assert model.summary.checkpoint == model.extract(small).checkpoint == 55
+    assert same(model.estimates, model.estimates_at("last")[1])
 
 
 def test_a_checkpoint_pairs_loadings_and_premia(small):
@@ -426,6 +440,20 @@ def test_yearly_refits_through_walk_forward(truth):
         assert np.isfinite(block.variance).all()
 
 
+def test_a_job_can_name_it():
+    built, options, where = selected(
+        MODELS,
+        {"type": "cae", "n_factors": 2, "architecture": [8], "training": {"epochs": 3, "validation": 0.2}},
+        "type",
+        "model",
+    )
+    assert built is CAEModel
+    config = make(CAEConfig, options, where)
+    assert config == CAEConfig(
+        n_factors=2, architecture=(8,), training=TrainingConfig(epochs=3, validation=0.2)
+    )
+
+
 # ------------------------------------------------------------------------ bad input
 
 
@@ -511,6 +539,11 @@ def test_panels_without_characteristics_or_with_infinite_ones(small):
         trained(Panel.from_wide(values, universe="all"))
     with pytest.raises(InsufficientDataError, match="all observed values are 0"):
         trained(small.with_values(np.zeros(small.n_rows)))
+    for bad in (np.inf, np.nan):
+        characteristics = np.array(small.characteristics)
+        characteristics[5, 1] = bad
+        with pytest.raises(LatentFactorsError, match="'c1'"):
+            trained(replace(small, characteristics=characteristics))
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e30])

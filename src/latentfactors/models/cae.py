@@ -391,14 +391,15 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
     def _finish(
         self, panel: Panel, data: FlatRows, trained: Trained
     ) -> tuple[Checkpoints[CAEEstimates], FitSummary]:
-        labels, state = list(trained.checkpoints), trained.state
-        found, scores = {}, {}
-        for label, snapshot in trained.checkpoints.items():
-            kept = state if label == labels[-1] else None
-            found[label], scores[label] = self._identified(panel, data, snapshot, kept)
+        last, state = list(trained.checkpoints.values())[-1], trained.state
+        read = {  # several labels may stand for one snapshot
+            snapshot: self._identified(panel, data, snapshot, state if snapshot is last else None)
+            for snapshot in trained.checkpoints.values()
+        }
+        found = {label: read[snapshot][0] for label, snapshot in trained.checkpoints.items()}
         checkpoints = Checkpoints(found, "best" if "best" in found else None)
         default = checkpoints.resolve(self.config.default_checkpoint)
-        used, metrics = found[default], scores[default]
+        used, metrics = read[trained.checkpoints[default]]
         if "best" in found:
             metrics["best_validation_r2"] = float(state.best_score.mean())
         left_out = panel.n_periods - int(np.isfinite(used.factors).all(axis=1).sum())

@@ -62,7 +62,7 @@ class TrainingConfig:
         Epochs whose parameters are kept: every so many, and those named. The last epoch is always kept, and
         with validation every member's best one under the label "best".
     default_checkpoint
-        "last", "best", or an epoch that is kept.
+        "last", "best", or an epoch that is kept; a member that stopped before it counts with its last.
     seed
         Of initial weights, shuffling and dropout; member m of an ensemble depends on `seed` and m only.
     n_ensemble

@@ -37,7 +37,8 @@ class Trained:
 
     Attributes
     ----------
-    checkpoints : label -> snapshot, in training order; "best" comes first where there was validation
+    checkpoints : label -> snapshot, in training order; "best" comes first where there was validation. Epochs
+        after all members stopped stand for the same snapshot
     state : where training stands
     converged, reason : whether the stopping rule fired, and what ended training, in words
     """
@@ -252,7 +253,11 @@ def _result(run: _Run, config: TrainingConfig, ended: str, digest: str, *, valid
     best = None if run.best is None else _snapshot(*run.best)
     checkpoints: dict[int | str, Snapshot] = {} if best is None else {"best": best}
     checkpoints |= {label: run.kept[label] for label in sorted(run.kept, key=int)}
-    checkpoints[run.epoch] = last
+    if run.stopped.all():
+        # who stopped counts with its own last: labels are the same in every window of a walk-forward
+        checkpoints |= {epoch: last for epoch in config.kept_epochs() if epoch >= run.epoch}
+    else:
+        checkpoints[run.epoch] = last
     state = TrainingState(
         epoch=run.epoch,
         learner=named(run.learner),

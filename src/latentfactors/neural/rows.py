@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ __all__ = ["FlatRows", "fit_metrics", "flat_rows", "managed_portfolios", "residu
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +90,7 @@ def flat_rows(
     units = _units(panel, rows, r, inputs[usable]) if like is None else _units_of(like)
     scale, centre, spread, input_scale = units
     return FlatRows(
-        z=((panel.characteristics[rows] - centre) / spread).astype(np.float32),
+        z=_standardised(panel.characteristics, rows, centre, spread),
         r=(r / scale).astype(np.float32),
         x=(inputs[usable] / input_scale).astype(np.float32),
         offsets=np.concatenate([[0], np.cumsum(counts[usable])]).astype(np.int64),
@@ -131,29 +133,48 @@ def _in_label_order(panel: Panel, usable: npt.NDArray[np.bool_]) -> npt.NDArray[
 def _units(
     panel: Panel, rows: npt.NDArray[np.int64], r: FloatArray, inputs: FloatArray
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-    assert panel.characteristics is not None
-    c = panel.characteristics[rows].astype(np.float64)
-    if not np.isfinite(c).all():
-        j = int(np.flatnonzero(~np.isfinite(c).all(axis=0))[0])
-        raise PanelMismatchError(
-            f"characteristics must be finite, {panel.characteristic_names[j]!r} is infinite in "
-            f"{int(np.isinf(c[:, j]).sum())} rows: winsorise or rank it first"
-        )
+    centre, spread = _moments(panel, rows)
     largest = float(np.abs(r).max())
     if largest == 0.0:
         raise InsufficientDataError("all observed values are 0: there is nothing to explain")
     scale = largest * float(np.sqrt(np.mean((r / largest) ** 2)))
-    centre, spread = c.mean(axis=0), c.std(axis=0)
-    still = spread <= 1e-12 * np.maximum(np.abs(c).max(axis=0), np.finfo(float).tiny)
     size = np.abs(inputs).max(axis=0)
     size = np.where(size > 0, size, 1.0)
     input_scale = size * np.sqrt(np.mean((inputs / size) ** 2, axis=0))
-    return (
-        scale,
-        centre,
-        np.where(still, 1.0, spread),
-        np.where(input_scale > 0, input_scale, 1.0),
-    )
+    return scale, centre, spread, np.where(input_scale > 0, input_scale, 1.0)
+
+
+def _moments(panel: Panel, rows: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of every characteristic, block by block: no float64 copy of them all."""
+    assert panel.characteristics is not None
+    blocks = [rows[i : i + _BLOCK] for i in range(0, rows.size, _BLOCK)]
+    width = panel.characteristics.shape[1]
+    total, squares, largest = np.zeros(width), np.zeros(width), np.zeros(width)
+    for block in blocks:
+        c = panel.characteristics[block].astype(np.float64)
+        if not np.isfinite(c).all():
+            j = int(np.flatnonzero(~np.isfinite(c).all(axis=0))[0])
+            raise PanelMismatchError(
+                f"characteristics must be finite, {panel.characteristic_names[j]!r} is not: winsorise or "
+                "rank it first"
+            )
+        total += c.sum(axis=0)
+        largest = np.maximum(largest, np.abs(c).max(axis=0))
+    centre = total / rows.size
+    for block in blocks:
+        squares += np.square(panel.characteristics[block] - centre).sum(axis=0)
+    spread = np.sqrt(squares / rows.size)
+    still = spread <= 1e-12 * np.maximum(largest, np.finfo(float).tiny)
+    return centre, np.where(still, 1.0, spread)
+
+
+def _standardised(
+    characteristics: npt.NDArray[Any], rows: npt.NDArray[np.int64], centre: FloatArray, spread: FloatArray
+) -> SingleArray:
+    out = np.empty((rows.size, characteristics.shape[1]), dtype=np.float32)
+    for i in range(0, rows.size, _BLOCK):
+        out[i : i + _BLOCK] = (characteristics[rows[i : i + _BLOCK]] - centre) / spread
+    return out
 
 
 def _units_of(like: FlatRows) -> tuple[float, FloatArray, FloatArray, FloatArray]:
