@@ -401,14 +401,11 @@ def test_a_window_of_another_length_does_not_compile_again(small):
     )
     options = {"architecture": (6,), "training": {"validation": 6, "n_ensemble": 2}}
     trained(small, **options)
-    trained(small.between(0, 36), **options)
+    assert len(compiled) > 0
     before = len(compiled)
-    trained(small.between(0, 38), **options)
-    # the losses are cut to the number of steps outside the big program: a slice, compiled in milliseconds
-    slices = len(compiled) - before
-    trained(small.between(2, 40), **options)
-    assert len(compiled) - before == slices
-    assert slices <= 2
+    for a, b in ((0, 36), (0, 38), (2, 40)):
+        trained(small.between(a, b), **options)
+    assert len(compiled) == before
 
 
 def test_a_saved_model_predicts_without_jax(small, tmp_path):

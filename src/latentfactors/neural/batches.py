@@ -48,7 +48,7 @@ def bucket(n: int, per_octave: int = 8, least: int = 8) -> int:
 
 def step_bucket(n_steps: int) -> int:
     """Length of the scan: a power of 2, since a step that is skipped costs next to nothing."""
-    return bucket(n_steps, per_octave=1, least=16)
+    return bucket(n_steps, per_octave=1, least=64)
 
 
 class PeriodBatches(eqx.Module):
@@ -127,7 +127,7 @@ def period_batches(
     # one more period, without rows, fills the last batch
     slots = bucket(n_periods + 1, per_octave=1, least=_FEWEST_PERIODS)
     filled = {name: _padded(array, slots) for name, array in periods.items()}
-    total = bucket(int(offsets[-1]) + capacity, per_octave=4, least=_FEWEST_ROWS)
+    total = bucket(int(offsets[-1]) + capacity, per_octave=2, least=_FEWEST_ROWS)
     batches = PeriodBatches(
         rows={name: _padded(array, total) for name, array in rows.items()},
         periods=filled,
@@ -151,7 +151,7 @@ def row_batches(
     size = min(size, n_rows)
     codes = np.repeat(np.arange(n_periods, dtype=np.int32), np.diff(offsets))
     slots = bucket(n_periods + 1, per_octave=1, least=_FEWEST_PERIODS)
-    total = bucket(n_rows + 1, per_octave=4, least=_FEWEST_ROWS)
+    total = bucket(n_rows + 1, per_octave=2, least=_FEWEST_ROWS)
     batches = RowBatches(
         rows={name: _padded(array, total) for name, array in rows.items()},
         periods={name: _padded(array, slots) for name, array in periods.items()},

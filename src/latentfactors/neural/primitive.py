@@ -54,11 +54,12 @@ def train(carry: Any, step: Step, data: Data, n_steps: int, key: jax.Array) -> t
     Returns
     -------
     carry
-    reports : with a leading axis of `n_steps`
+    reports : NumPy arrays with a leading axis of `n_steps`
     """
     steps = jnp.asarray(n_steps, dtype=jnp.int32)
     carry, reports = _scan(carry, step, data, steps, key, step_bucket(n_steps))
-    return carry, jax.tree.map(lambda leaf: leaf[:n_steps], reports)
+    # cut on the host: on the device every length would be a program of its own
+    return carry, jax.tree.map(lambda leaf: leaf[:n_steps], jax.device_get(reports))
 
 
 @eqx.filter_jit
