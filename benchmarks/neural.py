@@ -121,7 +121,7 @@ def training(panel, epochs: int, members: int) -> list[tuple[object, ...]]:
 
 
 def compiling(epochs: int, members: int) -> list[tuple[object, ...]]:
-    """Fresh processes: first fit and a second one, without and with the persistent cache; a longer window."""
+    """Fresh processes: first fit and a second one, with a filled cache, and after a shorter window."""
     here = str(Path(__file__).parent)
     setup = PANEL.format(here=here)
     fit = f"fit_once(panel, {epochs}, {members})"

@@ -399,8 +399,8 @@ def test_a_window_of_another_length_does_not_compile_again(small):
             compiled.append(name) if name.endswith("backend_compile_duration") else None
         )
     )
-    options = {"architecture": (6,), "training": {"validation": 6, "n_ensemble": 2}}
-    trained(small, **options)
+    options = {"architecture": (7,), "training": {"validation": 6, "n_ensemble": 2}}
+    trained(small, **options)  # sizes that no other test has
     assert len(compiled) > 0
     before = len(compiled)
     for a, b in ((0, 36), (0, 38), (2, 40)):
