@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         Predictor,
     )
     from latentfactors.models.autoregressive import AutoregressivePredictor
+    from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
+    from latentfactors.neural import TrainingConfig, watch
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.prepare import (
@@ -226,6 +228,7 @@ _HOMES = {
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
     "models.autoregressive": ("AutoregressivePredictor",),
+    "models.cae": ("CAEConfig", "CAEModel"),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",
@@ -240,6 +243,7 @@ _HOMES = {
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
+    "neural": ("TrainingConfig", "watch"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "risk": ("RiskConfig", "RiskModel", "attribute_performance", "decompose", "risk_model"),

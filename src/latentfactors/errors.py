@@ -19,6 +19,7 @@ __all__ = [
     "PanelError",
     "PanelMismatchError",
     "StoreError",
+    "TrainingError",
     "UnknownAssetsError",
 ]
 
@@ -69,3 +70,7 @@ class UnknownAssetsError(LatentFactorsError, ValueError):
 
 class StoreError(LatentFactorsError):
     """A saved artifact is missing, damaged, foreign, or written by something else."""
+
+
+class TrainingError(LatentFactorsError, RuntimeError):
+    """A network's training left the finite numbers, or ended in loadings that say nothing."""

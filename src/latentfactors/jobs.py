@@ -53,6 +53,7 @@ MODELS = {
     "rp_pca": "models.rp_pca:RPPCAModel",
     "factor_regression": "models.factor_regression:FactorRegressionModel",
     "ipca": "models.ipca:IPCAModel",
+    "cae": "models.cae:CAEModel",
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",
     "credit_factor": "models.credit_factor:CreditFactorModel",

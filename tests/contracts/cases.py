@@ -17,6 +17,8 @@ from latentfactors import (
     AR1FactorForecaster,
     AutoregressivePredictor,
     BetaLambdaMapper,
+    CAEConfig,
+    CAEModel,
     CreditFactorConfig,
     CreditFactorModel,
     CrossSectionalOLSPredictor,
@@ -42,9 +44,11 @@ from latentfactors import (
     RollingMeanFactorForecaster,
     RPPCAConfig,
     RPPCAModel,
+    TrainingConfig,
     VARFactorForecaster,
     ZeroPredictor,
 )
+from latentfactors.kernels.cross_section import period_ranks
 from tests.contracts.doubles import ConditionalDouble, StateSpaceDouble, StaticDouble, WeightDouble
 from tests.contracts.panels import contract_panel
 
@@ -146,6 +150,31 @@ def exact_instrumented() -> tuple[Panel, np.ndarray]:
     gamma, _ = np.linalg.qr(rng.normal(size=(3, 2)))
     factors = 0.02 + rng.normal(size=(64, 2)) * [0.1, 0.05]
     truth = ((panel.characteristics @ gamma) * factors[panel.index.period_codes]).sum(axis=1)
+    return hide(panel.with_values(truth)), truth
+
+
+def conditional_process(panel: Panel) -> np.ndarray:
+    """(R,) r = (1 + c_1) f_1 + 2 c_2 f_2 of the panel's rows."""
+    rng = np.random.default_rng(9)
+    factors = np.array([0.02, 0.01]) + rng.normal(size=(65, 2)) * [0.06, 0.03]
+    c = panel.characteristics
+    loadings = np.column_stack([1.0 + c[:, 0], 2.0 * c[:, 1]])
+    return (loadings * factors[panel.index.period_codes]).sum(axis=1)
+
+
+def conditional_panel(**options: Any) -> Panel:
+    """The contract panel with ranked characteristics on which its values depend, and a little noise."""
+    panel = contract_panel(**options)
+    ranks = [period_ranks(panel.period(p).characteristics) for p in range(panel.n_periods)]
+    panel = replace(panel, characteristics=np.concatenate(ranks))
+    noise = 0.01 * np.random.default_rng(10).normal(size=panel.n_rows)
+    return panel.with_values(np.where(panel.observed, conditional_process(panel) + noise, np.nan))
+
+
+def exact_conditional() -> tuple[Panel, np.ndarray]:
+    """The same process without noise."""
+    panel = conditional_panel(missing=0.0).between(0, 64)
+    truth = conditional_process(panel)
     return hide(panel.with_values(truth)), truth
 
 
@@ -262,6 +291,21 @@ def categories_declared(model, panel):
     return {"loadings are one": np.abs(estimates.loadings - 1.0).max(), "families sum to zero": max(sums)}
 
 
+def whitened_declared(model, panel):
+    """Pooled B'B/rows = I over observed rows; F'F/T diagonal, descending; factor means not negative."""
+    state = model.extract(panel)
+    loadings = state.measurement.loadings.rows()[panel.observed]
+    factors = state.factor_returns[np.isfinite(state.factor_returns).all(axis=1)]
+    moments = factors.T @ factors / len(factors)
+    size = np.sqrt(np.outer(np.diag(moments), np.diag(moments)))
+    return {
+        "loadings white": np.abs(loadings.T @ loadings / len(loadings) - np.eye(loadings.shape[1])).max(),
+        "moments diagonal": np.abs((moments - np.diag(np.diag(moments))) / size).max(),
+        "moments descending": max(0.0, np.diff(np.diag(moments)).max() / moments[0, 0]),
+        "factor means not negative": max(0.0, -factors.mean(axis=0).min()),
+    }
+
+
 def given_declared(model, panel):
     """Factors are the observed ones themselves."""
     factors = model.extract(panel).factor_returns
@@ -338,6 +382,27 @@ NAMED_CASES = {
 }
 TARGET = ("A01",)
 
+CAE_CONFIGS = {
+    "CAE0": CAEConfig(
+        n_factors=2,
+        architecture="CA0",
+        l1_penalty=0.0,
+        training=TrainingConfig(epochs=20, learning_rate=0.02, schedule="cosine", checkpoint_interval=10),
+    ),
+    "CAE2": CAEConfig(
+        n_factors=2,
+        architecture=(8, 4),
+        training=TrainingConfig(
+            epochs=20,
+            learning_rate=0.01,
+            schedule="cosine",
+            validation=8,
+            checkpoint_epochs=(10,),
+            default_checkpoint="best",
+            n_ensemble=2,
+        ),
+    ),
+}
 GIVEN = ("mkt", "smb")
 OBSERVED_CONFIGS = {
     "static": ObservedFactorConfig(factors=GIVEN, alpha=False),
@@ -441,6 +506,20 @@ CASES: list[Case] = [
             targets=TARGET,
         )
         for method in ("pcr", "pls", "spca", "three_pass")
+    ),
+    *(
+        Case(
+            name=name,
+            make=pipeline(lambda config=config: CAEModel(config)),
+            panel=conditional_panel,
+            # ReLU units bend what is linear: a network with hidden layers comes near, not within a tolerance
+            exact=exact_conditional if name == "CAE0" else None,
+            exact_tolerance=1e-5,
+            declared=whitened_declared,
+            new_assets="forecast",
+            tolerance=1e-4,
+        )
+        for name, config in CAE_CONFIGS.items()
     ),
     Case(
         name="static double",

@@ -1,5 +1,6 @@
 """Data generating processes, seeded, with the truth returned beside the panel."""
 
+from latentfactors.simulate.conditional import ConditionalTruth, conditional_panel
 from latentfactors.simulate.credit import CreditTruth, credit_panel
 from latentfactors.simulate.dynamic_factors import (
     SimulatedDynamicPanel,
@@ -23,4 +24,6 @@ __all__ = [
     "nonlinear_features",
     "targeted_panel",
     "trace_r_squareds",
+    "ConditionalTruth",
+    "conditional_panel",
 ]

@@ -1,0 +1,61 @@
+"""What the conditional autoencoder minimises, as a compiled step sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from latentfactors.neural.batches import Batch
+from latentfactors.neural.perceptron import batch_forward, forward
+from latentfactors.neural.primitive import Objective
+
+__all__ = ["ConditionalAutoencoder"]
+
+_JITTER = 1e-6
+
+
+class ConditionalAutoencoder(Objective):
+    """Mean of (r - beta(z)'(x W))^2 over the batch's rows, plus `l1` times the sum of absolute weights.
+
+    Batches carry `z` (B, n, L) and `r` (B, n) by row, `x` (B, Q) by period. Validation errors use the factors
+    that the fitted model will use: the cross-section's least squares with `projection`, else the network's.
+    """
+
+    l1: float = eqx.field(static=True)
+    projection: bool = eqx.field(static=True)
+
+    def loss(self, parameters: Any, layers: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        """The penalised loss of a batch, and batch norm's new moments."""
+        z, r = batch.rows["z"], batch.rows["r"]
+        n_periods, n, _ = z.shape
+        loadings, layers = batch_forward(
+            z.reshape(n_periods * n, -1), batch.mask.reshape(-1), parameters, layers
+        )
+        factors = batch.periods["x"] @ parameters["factor_weight"]
+        fitted = (loadings.reshape(-1, n_periods, n) * factors.T[:, :, None]).sum(axis=0)
+        error = (r - fitted) * batch.mask
+        loss = jnp.vdot(error, error) / batch.mask.sum()
+        if self.l1:
+            weights = [value for name, value in parameters.items() if "weight" in name]
+            loss = loss + self.l1 * sum(jnp.abs(weight).sum() for weight in weights)
+        return loss, layers
+
+    def errors(self, parameters: Any, layers: Any, batch: Batch) -> jax.Array:
+        """(2,) squared error and sum of squares of the batch's rows."""
+        r = batch.rows["r"] * batch.mask
+        loadings = forward(batch.rows["z"], parameters, layers) * batch.mask[..., None]
+        if self.projection:
+            gram = jnp.einsum("bnk,bnj->bkj", loadings, loadings)
+            k = gram.shape[-1]
+            # the place that fills the last batch has no rows: its gram is zero, and so is its error
+            size = jnp.trace(gram, axis1=1, axis2=2)[:, None, None] / k
+            ridge = (_JITTER * size + (size == 0)) * jnp.eye(k, dtype=gram.dtype)
+            cross = jnp.einsum("bnk,bn->bk", loadings, r)
+            factors = jnp.linalg.solve(gram + ridge, cross[..., None])[..., 0]
+        else:
+            factors = batch.periods["x"] @ parameters["factor_weight"]
+        error = r - jnp.einsum("bnk,bk->bn", loadings, factors)
+        return jnp.stack([jnp.vdot(error, error), jnp.vdot(r, r)])
