@@ -53,6 +53,7 @@ MODELS = {
     "rp_pca": "models.rp_pca:RPPCAModel",
     "ipca": "models.ipca:IPCAModel",
     "observed": "models.observed:ObservedFactorModel",
+    "ptfa": "models.ptfa:PTFAModel",
 }
 FORECASTERS = {
     "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",
