@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
+    from latentfactors.models.ptfa import PTFAConfig, PTFAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
+    from latentfactors.options import EWMA, VAR, Bootstrap
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.results import (
@@ -93,7 +95,9 @@ _HOMES = {
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
+    "models.ptfa": ("PTFAConfig", "PTFAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
+    "options": ("EWMA", "VAR", "Bootstrap"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "rows": ("Attribute", "SeriesInfo"),

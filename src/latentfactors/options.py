@@ -1,4 +1,4 @@
-"""Small option objects that several configs share: how factors move, how noise moves, how sure the estimates are.
+"""Small option objects that several configs share: how factors move, how noise moves, how sure fits are.
 
 Each is frozen, compares by value, and goes into a config where a choice has parameters of its own:
 `PTFAConfig(..., dynamics=VAR(1))`. None always means: not that.
@@ -42,8 +42,8 @@ class EWMA:
     Raises
     ------
     ConfigurationError
-        A decay outside (0, 1]. With 0 a period's variance would be its predecessor's own estimate alone, which
-        one well-fitted period takes to zero; it then outweighs all others.
+        A decay outside (0, 1]. With 0 a period's variance would be its predecessor's own estimate alone,
+        which one well-fitted period takes to zero; it then outweighs all others.
     """
 
     predictors: float = 0.94
@@ -54,7 +54,7 @@ class EWMA:
             value = check_number(f"EWMA {name}", getattr(self, name))
             if not 0.0 < value <= 1.0:
                 reason = (
-                    ": with a decay of 0 one well-fitted period gets a variance of zero and outweighs all others"
+                    ": with 0 one well-fitted period gets a variance of zero and outweighs all others"
                     if value == 0.0
                     else ""
                 )

@@ -13,8 +13,10 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 
 from latentfactors import (
+    EWMA,
     AR1FactorForecaster,
     BetaLambdaMapper,
+    Bootstrap,
     CrossSectionalOLSPredictor,
     CrossSectionalRidgePredictor,
     EWMAFactorForecaster,
@@ -30,6 +32,8 @@ from latentfactors import (
     Panel,
     PCAConfig,
     PCAModel,
+    PTFAConfig,
+    PTFAModel,
     RegressorPredictor,
     RollingMeanFactorForecaster,
     RPPCAConfig,
@@ -211,6 +215,18 @@ def given_declared(model, panel):
     return {"factors are the given ones": np.nanmax(np.abs(factors - panel.observed_factors))}
 
 
+def targeted_declared(model, panel):
+    """P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the first target's loadings positive."""
+    e = model.estimates
+    precision = e.predictor_loadings.T @ e.predictor_loadings / e.predictor_variance
+    precision += e.target_loadings.T @ e.target_loadings / e.target_variance
+    return {
+        "precision diagonal": np.abs(precision - np.diag(np.diag(precision))).max() / precision[0, 0],
+        "precision descending": max(0.0, np.diff(np.diag(precision)).max() / precision[0, 0]),
+        "first target's loadings positive": max(0.0, -e.target_loadings[0].min()),
+    }
+
+
 def characteristics_declared(model, panel):
     """Loadings are the characteristics themselves."""
     loadings = model.extract(panel).measurement.loadings.rows()
@@ -233,6 +249,22 @@ RP_PCA_CONFIGS = {
     "plain": RPPCAConfig(n_factors=2, tolerance=1e-12),
     "scaled": RPPCAConfig(n_factors=2, tolerance=1e-12, scale_by_volatility=True),
     "gamma -1": RPPCAConfig(n_factors=2, tolerance=1e-12, gamma=-1.0),
+}
+
+TARGETS = ("A05", "A10")
+PTFA_CONFIGS = {
+    "lead 1": PTFAConfig(n_factors=2, targets=TARGETS, lead=1, tolerance=1e-11),
+    "lead 1, moving variances": PTFAConfig(
+        n_factors=2, targets=TARGETS, lead=1, tolerance=1e-11, volatility=EWMA(0.94, 0.97)
+    ),
+    "lead 2, imposed weight, bootstrap": PTFAConfig(
+        n_factors=2,
+        targets=TARGETS,
+        lead=2,
+        tolerance=1e-11,
+        target_weight=1.5,
+        parameter_uncertainty=Bootstrap(3),
+    ),
 }
 
 IPCA_CONFIGS = {
@@ -293,6 +325,17 @@ CASES: list[Case] = [
             new_assets="forecast",
         )
         for name, config in IPCA_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=f"PTFA, {name}",
+            make=pipeline(lambda config=config: PTFAModel(config), NativeFactorForecaster, NativeMapper),
+            declared=targeted_declared,
+            shifts=True,
+            horizons=(config.lead,),
+            targets=TARGETS,
+        )
+        for name, config in PTFA_CONFIGS.items()
     ),
     *(
         Case(

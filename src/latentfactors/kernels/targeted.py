@@ -8,16 +8,16 @@ Profile          with rho = s_x/s_y and D = diag(1_p, rho 1_q), D z_t is probabi
                  F(rho) = (d - k) log s_x^2 + sum log mu_j - 2 q log rho,
                  log-likelihood = -T/2 (F + d + d log 2 pi),
                  dF/dlog rho = 2 {(rho^2 tr S_yy - sum mu_j |u_jy|^2)/s_x^2 + sum |u_jy|^2 - q}
-                 so the likelihood in all p k + q k + 2 parameters has its maximum at the smallest F of one number.
-Search           F has several minima, some of them narrow: a grid of log rho, carried on outwards as long as F
-                 falls, is refined where its cubic interpolant may hide a lower value, and the brackets left
-                 are closed in on by the root of the derivative (Brent).
+                 so the maximum over all parameters is the minimum of F over one number.
+Search           F has several minima, some of them narrow: a grid of log rho, carried on outwards as long as
+                 F falls, is refined where its cubic interpolant may hide a lower value; the brackets left are
+                 closed in on by the root of the derivative (Brent).
 Boundary         s_y -> 0 (a Heywood case): for k >= q targets become factors and F has the finite limit
-                 (d - k) log s_x^2 + log|S_yy| + sum_{j <= k - q} log lam_j,  s_x^2 and lam from S_xx.y, the
-                 moment of x after regression on y. For k >= p the same with x and y exchanged. Where a
+                 (d - k) log s_x^2 + log|S_yy| + sum_{j <= k - q} log lam_j,  s_x^2 and lam from S_xx.y,
+                 the moment of x after regression on y. For k >= p the same with x and y exchanged. Where a
                  limit is the lowest, it is the answer, flagged, with the noise variance at its floor.
-Identification   L_w = D L is returned with L_w'L_w/s_x^2 = P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the first
-                 target's loading on every factor is positive.
+Identification   L_w = D L is returned with L_w'L_w/s_x^2 = P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the
+                 first target's loading on every factor is positive.
 Cost             S once, or for T < d the two T x T Gram matrices; then about 25 partial eigenproblems.
 References       Herculano & Montoya-Blandon (2026), probabilistic targeted factor analysis; Tipping & Bishop
                  (1999), JRSS B 61(3), 611-622, eqs. (7)-(8); Lawley & Maxwell (1971), Factor Analysis as a
@@ -29,6 +29,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,7 @@ _MOST = 150  # evaluations of F
 _EDGE = math.log(1e4)  # beyond this ratio of standard deviations only the limit is left
 _TOLERANCE = 1e-7  # of log rho: the likelihood is then within 1e-14 of its maximum
 _LANCZOS_SIZE = 300
+_LANCZOS_TOLERANCE: Any = 1e-9  # SciPy's stubs say int
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +247,7 @@ def _leading(moment: FloatArray, k: int, start: list[FloatArray]) -> tuple[Float
 
     first = start[-1] if start else np.cos(np.arange(1.0, size + 1.0) ** 2)
     try:
-        mu, vectors = eigsh(moment, k=k, which="LA", v0=first, ncv=max(20, 3 * k), tol=1e-9)
+        mu, vectors = eigsh(moment, k=k, which="LA", v0=first, ncv=max(20, 3 * k), tol=_LANCZOS_TOLERANCE)
     except ArpackError:
         return top_eigenpairs(moment, k)
     order = np.argsort(mu)[::-1]
@@ -268,7 +271,7 @@ def _search(at: Callable[[float], Profile]) -> tuple[Profile, int, bool]:
     while grid[-1].slope < 0.0 and grid[-1].log_ratio < _EDGE:
         grid.append(at(min(grid[-1].log_ratio + step, _EDGE)))
     n_evaluations, best = len(grid), min(grid, key=_value)
-    waiting = [(_promise(a, b, 0.0), a, b) for a, b in zip(grid[:-1], grid[1:], strict=True)]
+    waiting = [(_promise(a, b, 0.0), a, b) for a, b in pairwise(grid)]
     brackets: list[tuple[Profile, Profile]] = []
     while waiting:
         waiting.sort(key=lambda each: -each[0])
@@ -388,7 +391,7 @@ def identify(fit: TargetedFit) -> TargetedFit:
 
 
 def identifying_rotation(loadings: FloatArray, noise: FloatArray, n_predictors: int) -> FloatArray:
-    """Orthogonal R (k, k): (L R)'diag(s)^-1 (L R) diagonal, descending; the first target's row of L R positive.
+    """Orthogonal R (k, k): (L R)'diag(s)^-1 (L R) diagonal, descending; the first target's row positive.
 
     A factor on which the first target does not load has its largest weighted loading positive instead.
 

@@ -8,16 +8,18 @@ M                l_j = (sum_{t: j observed} (Omega_t + m_t m_t'))^-1 sum_{t: j o
                  L <- L V^1/2, V = mean_t (Omega_t + m_t m_t') (parameter expansion: f_t ~ N(0, V))
 Fixed ratio      s_x = rho s_y imposed: s_x^2 = (SSE_x + rho^2 SSE_y)/(n_x + n_y)
 Start            the complete-data solution of the pairwise second moments; nothing is imputed
-Moving variances s_x^2(t) = lambda s_x^2(t-1) + (1 - lambda) v_x(t-1), v_x(t) the mean over period t's observed
-                 predictors of (z_tj - l_j'm_t)^2 + l_j'Omega_t l_j; s_x^2(1) is the pooled variance, s_y^2
-                 alike; loadings are weighted by 1/s^2(t). A variance is known before its period, so the
-                 likelihood is the product of N(0, L L' + diag s^2(t)). Iterating this to a fixed point is
-                 no EM: the variances do not maximise anything, and the likelihood may fall on the way.
-                 lambda = 1 is the static model. lambda = 0 would let one well-fitted period take over
+Moving variances s_x^2(t) = lambda s_x^2(t-1) + (1 - lambda) v_x(t-1), v_x(t) the mean over period t's
+                 observed predictors of (z_tj - l_j'm_t)^2 + l_j'Omega_t l_j; s_x^2(1) is the pooled
+                 variance, s_y^2 alike; loadings are weighted by 1/s^2(t). A variance is known before its
+                 period, so the likelihood is the product of N(0, L L' + diag s^2(t)). Iterating this to a
+                 fixed point is no EM: the variances do not maximise anything, and the likelihood may fall on
+                 the way. lambda = 1 is the static model. lambda = 0 would let one well-fitted period take
+                 over
 Cost             O(T d k^2) an iteration, accelerated by SQUAREM
-References       Herculano & Montoya-Blandon (2026), algorithms 2 and 4, with the pattern of missing cells kept
-                 in Omega_t and the loadings weighted; Dempster, Laird & Rubin (1977), JRSS B 39(1), 1-38; Liu,
-                 Rubin & Wu (1998), Biometrika 85(4), 755-770; RiskMetrics (1996), technical document, 4th ed.
+References       Herculano & Montoya-Blandon (2026), algorithms 2 and 4, with the pattern of missing cells
+                 kept in Omega_t and the loadings weighted; Dempster, Laird & Rubin (1977), JRSS B 39(1),
+                 1-38; Liu, Rubin & Wu (1998), Biometrika 85(4), 755-770; RiskMetrics (1996), technical
+                 document, 4th ed.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ def fit_targeted(
     def step(parameters: FloatArray) -> tuple[FloatArray, float]:
         given, variances = split(parameters)
         # in principal axes G_t is graded, which a Cholesky factorisation forgives
-        axes = np.linalg.svd(given / np.sqrt(noise_by_series(*variances, p, shape[0]))[:, None])[2]
+        noise = noise_by_series(float(variances[0]), float(variances[1]), p, shape[0])
+        axes = np.linalg.svd(given / np.sqrt(noise)[:, None])[2]
         loadings, variances, loglikelihood = em_step(filled, mask, given @ axes.T, variances, p, floor, ratio)
         return np.append((loadings @ axes).ravel(), np.log(variances)), -loglikelihood
 
@@ -269,7 +272,7 @@ def _twice(k: int) -> FloatArray:
 
 
 def smoothed_path(sums: FloatArray, counts: FloatArray, decay: float, floor: float) -> FloatArray:
-    """s^2(t) (T,) from each period's sum of squares and number of cells; a period without cells moves nothing."""
+    """s^2(t) (T,) from sums of squares and numbers of cells; a period without cells moves nothing."""
     path, level = np.empty(len(sums)), max(float(sums.sum()) / max(float(counts.sum()), 1.0), floor)
     for t in range(len(sums)):
         path[t] = level
@@ -289,8 +292,8 @@ def filter_moving(
 ) -> FloatArray:
     """(T, 2) s_x^2(t) and s_y^2(t), each from earlier rows only, plus one row for the period after the last.
 
-    s_x^2 moves with what x leaves unexplained given x (`joint`: given x and y), s_y^2 with what y leaves given
-    both: either is an unbiased estimate of the period's variance under the model.
+    s_x^2 moves with what x leaves unexplained given x (`joint`: given x and y), s_y^2 with what y leaves
+    given both: either is an unbiased estimate of the period's variance under the model.
 
     Parameters
     ----------

@@ -3,15 +3,16 @@
 Bootstrap        parametric: factors and noise are drawn from the fitted model, cells hidden where they were
                  missing, the draw is standardised and refitted. A forecast's variance is the plug-in one plus
                  the variance of its mean over the refits, all reading the same data.
-Cross-validation noise ratios rho = s_x/s_y imposed one by one; each is judged by the squared errors of forecasts
-                 from x alone in blocks of time, fitted on what was known before the block.
-References       Herculano & Montoya-Blandon (2026); Efron & Tibshirani (1993), An Introduction to the Bootstrap,
-                 section 6.5.
+Cross-validation noise ratios rho = s_x/s_y imposed one by one; each is judged by the squared errors of
+                 forecasts from x alone in blocks of time, fitted on what was known before the block.
+References       Herculano & Montoya-Blandon (2026); Efron & Tibshirani (1993), An Introduction to the
+                 Bootstrap, section 6.5.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,7 @@ def choose_ratio(
     z = np.hstack([x, y])
     total = np.zeros((_RATIOS.size, y.shape[1]))
     cells = np.zeros(y.shape[1])
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges.tolist()):
         known = z[: a - max(lead, 1) + 1]
         counts = np.isfinite(known).sum(axis=0)
         usable = counts >= 2

@@ -5,12 +5,12 @@ Model            x_t = P f_t + e_x,  y_(t + lead) = Q f_t + e_y,  f_t ~ N(0, I_k
 Identification   P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the first target loads positively on every factor
 Estimation       complete data: the exact maximum of the likelihood, one eigenproblem a noise ratio; missing
                  cells: exact EM, whatever the pattern; nothing is imputed
-Extensions       `volatility`: s_x^2 and s_y^2 move as exponentially smoothed squares; `target_weight`: the ratio
-                 rho = s_x/s_y imposed, or chosen by the errors of forecasts from x alone
+Extensions       `volatility`: s_x^2 and s_y^2 move as exponentially smoothed squares; `target_weight`: the
+                 ratio rho = s_x/s_y imposed, or chosen by the errors of forecasts from x alone
 Factors          E[f_t | x up to t]: targets are not looked at, unless released ones are asked for. `smooth`
                  gives E[f_t | X, Y], a description
-Forecasts        Q E[f | x] with variance Q Omega_x Q' + s_y^2, Omega_x = (I + P_o'P_o/s_x^2)^-1 over the observed
-                 predictors o, in input units; plus the spread over bootstrap refits, if asked for
+Forecasts        Q E[f | x] with variance Q Omega_x Q' + s_y^2, Omega_x = (I + P_o'P_o/s_x^2)^-1 over the
+                 observed predictors o, in input units; plus the spread over bootstrap refits, if asked for
 Cost             about 25 eigenproblems of the leading k pairs; or O(T d k^2) an EM step
 References       Herculano & Montoya-Blandon (2026), probabilistic targeted factor analysis; Tipping & Bishop
                  (1999), JRSS B 61(3), 611-622. Differences from what the paper prints are listed on the
@@ -74,8 +74,8 @@ class PTFAConfig:
     volatility
         `EWMA(predictors, targets)`: noise variances that move. None: constant.
     target_weight
-        "ml": the likelihood decides. A number: the ratio s_x/s_y of noise standard deviations imposed; above 1
-        targets count for more than the likelihood may give them. "cv": the ratio whose forecasts from x
+        "ml": the likelihood decides. A number: the ratio s_x/s_y of noise standard deviations imposed; the
+        larger, the more targets count. "cv": the ratio whose forecasts from x
         alone err least in blocks of the later half of training.
     parameter_uncertainty
         `Bootstrap(n_draws, seed)` adds the estimates' own uncertainty to forecast variances; each draw is a
@@ -118,13 +118,13 @@ class PTFAConfig:
         self._check_kinds()
         if self.volatility is not None and weight != "ml":
             raise ConfigurationError(
-                f"target_weight={weight!r} imposes one ratio s_x/s_y, volatility lets either variance move on "
-                "its own: use target_weight='ml' with volatility"
+                f"target_weight={weight!r} imposes one ratio s_x/s_y, volatility lets either variance move "
+                "on its own: use target_weight='ml' with volatility"
             )
         if self.volatility is not None and self.parameter_uncertainty is not None:
             raise ConfigurationError(
-                "parameter_uncertainty draws data from the fitted model, and exponentially smoothed variances "
-                "are a filter, not a law to draw from: use one or the other"
+                "parameter_uncertainty draws data from the fitted model, and exponentially smoothed "
+                "variances are a filter, not a law to draw from: use one or the other"
             )
         if self.use_released_targets and self.lead:
             raise ConfigurationError(
@@ -308,7 +308,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
     def _variances(
         self, values: FloatArray, estimates: PTFAEstimates, *, joint: bool = False
     ) -> tuple[float | FloatArray, float | FloatArray]:
-        """s_x^2 of each period and s_y^2 of the target it forecasts: numbers, or (T,) with moving variances."""
+        """s_x^2 of each period and s_y^2 of the target it forecasts: numbers, or (T,) if moving."""
         start = estimates.predictor_variance, estimates.target_variance
         if self.config.volatility is None:
             return start
@@ -382,8 +382,8 @@ def check_sizes(training: TargetedTraining, n_factors: int) -> None:
         )
     if n_factors >= n_periods:
         raise InsufficientDataError(
-            f"n_factors={n_factors} needs more than {n_factors} training pairs, got {n_periods}: ask for fewer "
-            "factors or train longer"
+            f"n_factors={n_factors} needs more than {n_factors} training pairs, got {n_periods}: ask for "
+            "fewer factors or train longer"
         )
 
 
@@ -400,7 +400,7 @@ def predictors_only(values: FloatArray, series: TargetedSeries) -> FloatArray:
 
 
 def paired(values: FloatArray, series: TargetedSeries) -> FloatArray:
-    """(T, d) values, each period's predictors beside the targets `lead` periods later (NaN beyond the end)."""
+    """(T, d) values, each period's predictors beside the targets `lead` periods later; NaN beyond the end."""
     out, p, lead = predictors_only(values, series), series.n_predictors, series.lead
     out[: len(out) - lead, p:] = values[lead:, p:]
     return out
@@ -450,7 +450,7 @@ def remarks(fit: TargetedFit, series: TargetedSeries) -> tuple[str, ...]:
         if side in fit.boundary:
             out.append(
                 f"Heywood case: the likelihood rises as the {name}' noise variance goes to zero, factors "
-                f"reproduce the {count(labels.size, name[:-1])}; ask for fewer factors, impose target_weight, "
-                "or read the fit as a regression on them"
+                f"reproduce the {count(labels.size, name[:-1])}; ask for fewer factors, impose "
+                "target_weight, or read the fit as a regression on them"
             )
     return tuple(out)
