@@ -18,7 +18,7 @@ Cost         O(T d k^2) in two products, then O(T m^3)
 Dividing zero-mean data by a power of two changes nothing but exponents: no tolerance here has a unit.
 
 References: Jungbacker & Koopman (2015), Econometrics Journal 18(2), C1-C21, section 2 (collapsed
-observations); Durbin & Koopman (2012), Time Series Analysis by State Space Methods, sections 4.3-4.10; Fraser &
+observations); Durbin & Koopman (2012), Time Series Analysis by State Space Methods, chapter 4; Fraser &
 Potter (1969), IEEE Transactions on Automatic Control 14(4), 387-390 (the smoother as two filters).
 """
 
