@@ -15,8 +15,8 @@ Step        with G = (P_0^-1 E s_1 s_1' P_0^-1 - P_0^-1)/2 and N = F'N F + G (th
             the first-order conditions with these held,
                 A+ = (S_10 + Q D_A) S_00^-1,   Q+ = (W(A) + 2 Q D_Q Q) / n,
             gives ascent directions, Q (dl/dA) S_00^-1 and (2/n) Q (dl/dQ) Q. A candidate is accepted only
-            where l rises; otherwise the step is halved. The start weighs 1/n, so the first candidate is nearly
-            always taken, and nearly the maximum.
+            where l rises; otherwise the step is halved. The start weighs 1/n, so the first candidate is
+            nearly always taken, and nearly the maximum.
 
 References: Shumway & Stoffer (1982), Journal of Time Series Analysis 3(4), 253-264 (the steps with a free
 start); Banbura & Modugno (2014), Journal of Applied Econometrics 29(1), 133-160, eqs. (6)-(11) (missing).
@@ -114,7 +114,7 @@ class VarMoments:
     count: int
 
     def of(self, factors: NDArray[np.intp]) -> VarMoments:
-        """Moments of a block of factors: where A and Q are block-diagonal, every block is a VAR of its own."""
+        """Moments of a block of factors: with block-diagonal A and Q every block is a VAR of its own."""
         r = len(self.present)
         lagged = np.concatenate([factors + lag * r for lag in range(len(self.past) // r)])
         return VarMoments(
