@@ -35,15 +35,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.linalg import (
-    invert_pd_batch,
-    outer_products,
-    period_moments,
-    principal_subspace,
-    top_eigenpairs,
-    unpack,
-)
+from latentfactors.kernels.linalg import principal_subspace, top_eigenpairs
 from latentfactors.kernels.rotation import fix_signs
+from latentfactors.kernels.targeted_posterior import noise_by_series, posterior_moments
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -111,13 +105,6 @@ class Profile:
     axes: FloatArray
 
 
-def noise_by_series(x_variance: float, y_variance: float, n_predictors: int, n_series: int) -> FloatArray:
-    """(d,) s_x^2 for the first p series, s_y^2 for the others."""
-    out = np.full(n_series, y_variance)
-    out[:n_predictors] = x_variance
-    return out
-
-
 def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float | None = None) -> TargetedFit:
     """Maximum-likelihood loadings and noise variances of complete zero-mean data.
 
@@ -139,7 +126,7 @@ def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float |
     >>> x, y = (f @ rng.normal(size=(2, n)) + s * rng.normal(size=(500, n)) for n, s in ((9, 1.0), (3, 0.5)))
     >>> fit = fit_complete(x, y, 2)
     >>> round(fit.x_variance, 1), round(fit.y_variance, 1)
-    (1.0, 0.3)
+    (1.0, 0.2)
     """
     n_periods, p, q = len(x), x.shape[1], y.shape[1]
     at = profile_function(x, y, n_factors)
@@ -407,68 +394,3 @@ def identifying_rotation(loadings: FloatArray, noise: FloatArray, n_predictors: 
     first, size = turned[n_predictors], np.linalg.norm(turned, axis=0)
     decided = np.abs(first) > 1e-12 * size
     return rotation * np.where(decided, np.where(first < 0.0, -1.0, 1.0), fix_signs(turned))
-
-
-def posterior_moments(
-    filled: FloatArray, mask: FloatArray, loadings: FloatArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
-    """m_t (T, k), Omega_t (T, k, k) of the factors given the observed cells, and their log-likelihood.
-
-    G_t = I + sum_{j observed} l_j l_j'/s_j,  Omega_t = G_t^-1,  m_t = Omega_t sum_{j observed} l_j z_tj/s_j;
-    log|Sigma_t| = sum log s_j + log|G_t|,  z'Sigma_t^-1 z = sum (z_tj - l_j'm_t)^2/s_j + m_t'm_t, which has
-    no difference of large numbers.
-
-    Parameters
-    ----------
-    filled : (T, d), zero where missing.
-    mask : (T, d), 1.0 where observed, else 0.0.
-    loadings : (d, k).
-    noise : (d,), or (T, d) where variances move.
-    """
-    k = loadings.shape[1]
-    precision = 1.0 / noise
-    if noise.ndim == 1:
-        grams = unpack(mask @ (outer_products(loadings) * precision[:, None]))
-    else:
-        grams = unpack((mask * precision) @ outer_products(loadings))
-    covariances, logdet = invert_pd_batch(grams + np.eye(k))
-    means = (covariances @ ((filled * precision) @ loadings)[:, :, None])[:, :, 0]
-    residual = means @ loadings.T
-    residual *= mask
-    residual -= filled
-    quadratic = float(np.vdot(residual * residual, np.broadcast_to(precision, residual.shape)))
-    n_cells = float(mask.sum())
-    deviance = n_cells * math.log(2.0 * math.pi) + float(
-        np.vdot(mask, np.broadcast_to(np.log(noise), mask.shape))
-    )
-    deviance += float(logdet.sum()) + quadratic + float(np.vdot(means, means))
-    return means, covariances, -0.5 * deviance
-
-
-def row_posterior(
-    values: FloatArray,
-    loadings: FloatArray,
-    n_predictors: int,
-    x_variance: float | FloatArray,
-    y_variance: float | FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """m_t (T, k), Omega_t (T, k, k) given the observed cells of each row, to the bit a function of that row.
-
-    Hide the targets' columns for E[f | x]; periods without an observed cell have the prior, 0 and I.
-
-    Parameters
-    ----------
-    values : (T, d), NaN where missing, predictors first.
-    loadings : (d, k).
-    n_predictors : p.
-    x_variance, y_variance : s_x^2 and s_y^2, numbers or (T,).
-    """
-    p, k, n_periods = n_predictors, loadings.shape[1], len(values)
-    grams, crosses = np.zeros((n_periods, k, k)), np.zeros((n_periods, k))
-    for part, variance in ((slice(0, p), x_variance), (slice(p, None), y_variance)):
-        gram, cross, _ = period_moments(values[:, part], loadings[part])
-        precision = np.broadcast_to(1.0 / np.asarray(variance, dtype=np.float64), (n_periods,))
-        grams += gram * precision[:, None, None]
-        crosses += cross * precision[:, None]
-    covariances = invert_pd_batch(grams + np.eye(k))[0]
-    return (covariances @ crosses[:, :, None])[:, :, 0], covariances

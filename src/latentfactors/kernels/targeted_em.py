@@ -38,10 +38,9 @@ from latentfactors.kernels.targeted import (
     fit_complete,
     identify,
     moment_profile,
-    noise_by_series,
-    posterior_moments,
     profile_fit,
 )
+from latentfactors.kernels.targeted_posterior import noise_by_series, posterior_moments
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -17,8 +17,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.targeted import TargetedFit, row_posterior
+from latentfactors.kernels.targeted import TargetedFit
 from latentfactors.kernels.targeted_em import fit_targeted
+from latentfactors.kernels.targeted_posterior import row_posterior
 
 FloatArray = npt.NDArray[np.float64]
 

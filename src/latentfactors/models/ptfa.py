@@ -5,8 +5,10 @@ Model            x_t = P f_t + e_x,  y_(t + lead) = Q f_t + e_y,  f_t ~ N(0, I_k
 Identification   P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the first target loads positively on every factor
 Estimation       complete data: the exact maximum of the likelihood, one eigenproblem a noise ratio; missing
                  cells: exact EM, whatever the pattern; nothing is imputed
-Extensions       `volatility`: s_x^2 and s_y^2 move as exponentially smoothed squares; `target_weight`: the
-                 ratio rho = s_x/s_y imposed, or chosen by the errors of forecasts from x alone
+Extensions       `dynamics`: f_t = A_1 f_(t-1) + ... + u_t, u_t ~ N(0, I); series of lower frequency than the
+                 panel (`SeriesInfo`) are means or Mariano-Murasawa sums of latent values; `volatility`:
+                 s_x^2 and s_y^2 move as exponentially smoothed squares; `target_weight`: the ratio rho =
+                 s_x/s_y imposed, or chosen by the errors of forecasts from x alone
 Factors          E[f_t | x up to t]: targets are not looked at, unless released ones are asked for. `smooth`
                  gives E[f_t | X, Y], a description
 Forecasts        Q E[f | x] with variance Q Omega_x Q' + s_y^2, Omega_x = (I + P_o'P_o/s_x^2)^-1 over the
@@ -29,7 +31,7 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import check_number, freeze
 from latentfactors.kernels.static import factor_names
-from latentfactors.kernels.targeted import TargetedFit, noise_by_series, row_posterior
+from latentfactors.kernels.targeted import TargetedFit
 from latentfactors.kernels.targeted_em import filter_moving, fit_moving, fit_targeted
 from latentfactors.kernels.targeted_inference import (
     ParameterDraws,
@@ -37,10 +39,19 @@ from latentfactors.kernels.targeted_inference import (
     draw_parameters,
     forecast_spread,
 )
+from latentfactors.kernels.targeted_posterior import noise_by_series, row_posterior, target_moments
 from latentfactors.model import LatentFactorModel
-from latentfactors.options import EWMA, Bootstrap
+from latentfactors.options import EWMA, VAR, Bootstrap
 from latentfactors.panel import Panel
+from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState
+from latentfactors.targeted_states import (
+    StateForecasts,
+    StateParameters,
+    fit_states,
+    read_kinds,
+    smooth_states,
+)
 from latentfactors.targeting import (
     LeadForecasts,
     TargetedSeries,
@@ -48,8 +59,10 @@ from latentfactors.targeting import (
     check_targets,
     measure,
     pair_series,
+    refuse_many_factors,
+    remarks,
 )
-from latentfactors.validate import check_whole, count
+from latentfactors.validate import check_whole
 
 __all__ = ["PTFAConfig", "PTFAEstimates", "PTFAModel"]
 
@@ -71,6 +84,9 @@ class PTFAConfig:
     lead
         Periods from a predictor to the target it is paired with. The model forecasts at this horizon and no
         other; 0 nowcasts and describes.
+    dynamics
+        `VAR(lags)`: factors follow a stationary vector autoregression, so every horizon from 0 on is
+        served. None: factors of different periods are independent.
     volatility
         `EWMA(predictors, targets)`: noise variances that move. None: constant.
     target_weight
@@ -91,13 +107,15 @@ class PTFAConfig:
     Raises
     ------
     ConfigurationError
-        Values outside these ranges, and combinations that the model does not define: moving variances with an
-        imposed ratio or with a bootstrap, released targets with a lead.
+        Values outside these ranges, and combinations that are not defined: moving variances with an imposed
+        ratio or a bootstrap, released targets with a lead, dynamics with any of lead, moving variances,
+        imposed ratio, bootstrap.
     """
 
     n_factors: int
     targets: tuple[str | int, ...]
     lead: int = 0
+    dynamics: VAR | None = None
     volatility: EWMA | None = None
     target_weight: Literal["ml", "cv"] | float = "ml"
     parameter_uncertainty: Bootstrap | None = None
@@ -116,6 +134,8 @@ class PTFAConfig:
             number = check_number("target_weight", weight, positive=True)
             object.__setattr__(self, "target_weight", number)
         self._check_kinds()
+        if self.dynamics is not None:
+            self.only_with("dynamics")
         if self.volatility is not None and weight != "ml":
             raise ConfigurationError(
                 f"target_weight={weight!r} imposes one ratio s_x/s_y, volatility lets either variance move "
@@ -132,8 +152,29 @@ class PTFAConfig:
                 "independent, so a target released today says nothing about a later one"
             )
 
+    def only_with(self, what: str) -> None:
+        """Refuse what the state-space form does not carry.
+
+        Raises
+        ------
+        ConfigurationError
+            Naming the setting.
+        """
+        refused = {
+            "lead": (self.lead != 0, "forecasts every horizon from lead=0 where factors move"),
+            "volatility": (self.volatility is not None, "has constant noise variances"),
+            "target_weight": (self.target_weight != "ml", "estimates noise variances by likelihood"),
+            "parameter_uncertainty": (self.parameter_uncertainty is not None, "has plug-in variances"),
+        }
+        for name, (wrong, reason) in refused.items():
+            if wrong:
+                raise ConfigurationError(
+                    f"a model with {what} {reason}, got {name}={getattr(self, name)!r}: leave {name} at its "
+                    f"default, or leave out {what}"
+                )
+
     def _check_kinds(self) -> None:
-        for name, kind in (("volatility", EWMA), ("parameter_uncertainty", Bootstrap)):
+        for name, kind in (("dynamics", VAR), ("volatility", EWMA), ("parameter_uncertainty", Bootstrap)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError(f"{name} must be {kind.__name__}(...) or None, got {value!r}")
@@ -154,6 +195,7 @@ class PTFAEstimates:
     target_loadings : (q, k) Q, of the target `lead` periods later
     predictor_variance, target_variance : s_x^2 and s_y^2; with moving variances those before the first period
     predictor_variances, target_variances : (S,) paths over the training pairs, None where constant
+    states : coefficients, kinds of series and their noise variances, with dynamics or aggregates; else None
     boundary : "x" or "y" where that noise variance went to zero (Heywood case), else ""
     noise_ratio : s_x/s_y imposed, NaN where the likelihood decided
     draws : bootstrap refits, None unless asked for
@@ -166,6 +208,7 @@ class PTFAEstimates:
     target_variance: float
     predictor_variances: FloatArray | None = None
     target_variances: FloatArray | None = None
+    states: StateParameters | None = None
     boundary: str = ""
     noise_ratio: float = math.nan
     draws: ParameterDraws | None = None
@@ -179,6 +222,26 @@ class PTFAEstimates:
     def loadings(self) -> FloatArray:
         """(p + q, k) P above Q."""
         return np.vstack([self.predictor_loadings, self.target_loadings])
+
+    @property
+    def noise(self) -> FloatArray:
+        """(p + q,) noise variance of every standardised series, the latest where variances move."""
+        if self.states is not None:
+            return self.states.variances[self.states.groups]
+        latest = self.predictor_variance, self.target_variance
+        if self.predictor_variances is not None and self.target_variances is not None:
+            latest = float(self.predictor_variances[-1]), float(self.target_variances[-1])
+        return noise_by_series(*latest, self.series.n_predictors, len(self.loadings))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What x says about every period: factors (T, k), (T, k, k), standardised target forecasts (T, q)."""
+
+    means: FloatArray
+    covariances: FloatArray
+    forecasts: FloatArray
+    native: LeadForecasts | StateForecasts
 
 
 class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
@@ -202,7 +265,8 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
     >>> bool(model.score(panel.between(120, 161)) > 0.6)
     True
     >>> mean, variance = model.extract(panel).native.values(horizon=1)
-    >>> panel.index.dense(mean)[-1, -1].round(1), panel.values[-1].round(1)
+    >>> print(round(float(mean[-1]), 1), round(float(panel.values[-1]), 1))
+    -1.8 -1.1
     """
 
     sequential = True
@@ -210,17 +274,25 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
     def _estimate(self, panel: Panel) -> tuple[PTFAEstimates, FitSummary]:
         config = self.config
         training = pair_series(panel, config.targets, config.lead, _WHO)
-        check_sizes(training, config.n_factors)
+        refuse_many_factors(training, config.n_factors, _WHO)
+        kinds = read_kinds(panel, training.series.labels, _WHO)
+        if any(kinds):
+            config.only_with("series of a lower frequency than the panel's")
         x, y, k = training.x, training.y, config.n_factors
         limits = {"tolerance": config.tolerance, "max_iterations": config.max_iterations}
         ratio = None if isinstance(config.target_weight, str) else config.target_weight
         if config.target_weight == "cv":
             ratio = choose_ratio(x, y, k, config.lead)[0]
-        fit, paths = fit_targeted(x, y, k, ratio=ratio, **limits), None
+        fit = fit_targeted(x, y, k, ratio=ratio, **limits)
+        paths = states = draws = None
         if config.volatility is not None:
             moving = fit_moving(x, y, fit, decays(config.volatility), **limits)
             fit, paths = moving.fit, (moving.x_path, moving.y_path)
-        draws, bootstrap = None, config.parameter_uncertainty
+        elif config.dynamics is not None or any(kinds):
+            lags = 0 if config.dynamics is None else config.dynamics.lags
+            pairs = np.hstack([x, y])
+            fit, states = fit_states(pairs, panel.times, kinds, panel.frequency, fit, lags, **limits)
+        bootstrap = config.parameter_uncertainty
         if bootstrap is not None:
             observed = np.isfinite(np.hstack([x, y]))
             draws = draw_parameters(fit, observed, bootstrap.n_draws, bootstrap.seed, ratio=ratio)
@@ -233,6 +305,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             target_variance=fit.y_variance,
             predictor_variances=None if paths is None else paths[0],
             target_variances=None if paths is None else paths[1],
+            states=states,
             boundary=fit.boundary,
             noise_ratio=math.nan if ratio is None else ratio,
             draws=draws,
@@ -240,31 +313,26 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         return estimates, self._summary(estimates, fit, training)
 
     def _extract(self, panel: Panel, estimates: PTFAEstimates) -> LatentFactorState:
-        series = estimates.series
-        values, before = series.read(panel, _WHO)
-        variances = self._variances(values, estimates)
-        given = values if self.config.use_released_targets else predictors_only(values, series)
-        means, covariances = posterior(given, estimates, variances)
-        forecast, spread = target_forecasts(given, means, covariances, estimates, variances[1])
-        native = LeadForecasts(
-            index=panel.index,
-            series=series,
-            before=before,
-            target_means=forecast,
-            target_variances=spread,
-            factor_means=means,
-            factor_covariances=covariances,
-            who=_WHO,
-        )
-        state = self._state(panel, estimates, means[before:], covariances[before:])
-        return replace(state, native=native)
+        values, before = estimates.series.read(panel, _WHO)
+        reading = self._read(values, before, panel.index, estimates)
+        state = self._state(panel, estimates, reading.means[before:], reading.covariances[before:])
+        return replace(state, native=reading.native)
 
     def _smooth(self, panel: Panel, estimates: PTFAEstimates) -> LatentFactorState:
-        values, before = estimates.series.read(panel, _WHO)
-        pairs = paired(values, estimates.series)
-        variances = self._variances(values, estimates, joint=True)
-        means, covariances = posterior(pairs, estimates, variances)
-        state = self._state(panel, estimates, means[before:], covariances[before:])
+        series = estimates.series
+        values, before = series.read(panel, _WHO)
+        if estimates.states is None:
+            variances = self._variances(values, estimates, joint=True)
+            found = row_posterior(series.pair(values), estimates.loadings, series.n_predictors, *variances)
+        else:
+            found = smooth_states(
+                values,
+                series.times(panel.index, before),
+                estimates.loadings,
+                estimates.states,
+                series.n_predictors,
+            )
+        state = self._state(panel, estimates, found[0][before:], found[1][before:])
         return replace(state, factors=replace(state.factors, information="smoothed"))
 
     def score(self, panel: Panel) -> float:
@@ -285,25 +353,50 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             No target observed in the panel.
         """
         self._check_panel(panel)
-        estimates = self.estimates
-        values, before = estimates.series.read(panel, _WHO)
-        return self._r2(values, estimates, before)
+        values, before = self.estimates.series.read(panel, _WHO)
+        return self._r2(values, before, panel.index, self.estimates)
 
-    def _r2(self, values: FloatArray, estimates: PTFAEstimates, before: int) -> float:
+    def _r2(self, values: FloatArray, before: int, index: RowIndex, estimates: PTFAEstimates) -> float:
         series = estimates.series
-        given = predictors_only(values, series)
-        means = posterior(given, estimates, self._variances(values, estimates))[0]
-        error = (paired(values, series)[:, series.n_predictors :] - means @ estimates.target_loadings.T)[
-            before:
-        ]
-        realised = paired(values, series)[before:, series.n_predictors :]
-        seen = np.isfinite(realised).any(axis=0)
+        forecast = self._read(series.predictors_only(values), before, index, estimates).forecasts
+        realised = series.pair(values)[before:, series.n_predictors :]
+        error = realised - forecast[before:]
+        seen = np.isfinite(error).any(axis=0)
         if not seen.any():
             raise InsufficientDataError(
                 "score needs observed targets, the panel has none: give periods whose targets are known"
             )
-        total = np.nansum(realised[:, seen] ** 2, axis=0)
+        total = np.nansum(np.where(np.isfinite(error), realised, np.nan)[:, seen] ** 2, axis=0)
         return float(np.mean(1.0 - np.nansum(error[:, seen] ** 2, axis=0) / total))
+
+    def _read(self, values: FloatArray, before: int, index: RowIndex, estimates: PTFAEstimates) -> Reading:
+        """One-sided factors and forecasts of all periods."""
+        series = estimates.series
+        given = values if self.config.use_released_targets else series.predictors_only(values)
+        if estimates.states is not None:
+            k = self.config.n_factors
+            native = StateForecasts.of(
+                index, given, before, series, estimates.loadings, estimates.states, _WHO
+            )
+            mean, covariance = native.moments(0)
+            forecasts = native.targets(0, mean, covariance)[0]
+            return Reading(mean[1:, :k], covariance[1:, :k, :k], forecasts[1:], native)
+        variances = self._variances(values, estimates)
+        means, covariances = row_posterior(given, estimates.loadings, series.n_predictors, *variances)
+        forecasts, spread = target_moments(given, means, covariances, estimates.target_loadings, variances[1])
+        if estimates.draws is not None:
+            spread += forecast_spread(given, estimates.draws, series.n_predictors) * (spread > 0.0)
+        native = LeadForecasts(
+            index=index,
+            series=series,
+            before=before,
+            target_means=forecasts,
+            target_variances=spread,
+            factor_means=means,
+            factor_covariances=covariances,
+            who=_WHO,
+        )
+        return Reading(means, covariances, forecasts, native)
 
     def _variances(
         self, values: FloatArray, estimates: PTFAEstimates, *, joint: bool = False
@@ -314,7 +407,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             return start
         series, n = estimates.series, len(values)
         found = filter_moving(
-            paired(values, series),
+            series.pair(values),
             estimates.loadings,
             series.n_predictors,
             start,
@@ -328,13 +421,10 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
     def _state(
         self, panel: Panel, estimates: PTFAEstimates, means: FloatArray, covariances: FloatArray
     ) -> LatentFactorState:
-        noise = estimates.predictor_variance, estimates.target_variance
-        if estimates.predictor_variances is not None and estimates.target_variances is not None:
-            noise = float(estimates.predictor_variances[-1]), float(estimates.target_variances[-1])
-        p, loadings = estimates.series.n_predictors, estimates.loadings
-        measurement, metadata = measure(
-            panel, estimates.series, loadings, noise_by_series(*noise, p, len(loadings)), _WHO
-        )
+        loadings = estimates.loadings.copy()
+        if estimates.states is not None:
+            loadings[~estimates.states.current] = np.nan
+        measurement, metadata = measure(panel, estimates.series, loadings, estimates.noise, _WHO)
         names = factor_names(self.config.n_factors)
         return LatentFactorState(
             index=panel.index,
@@ -346,16 +436,17 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         )
 
     def _summary(self, estimates: PTFAEstimates, fit: TargetedFit, training: TargetedTraining) -> FitSummary:
-        pairs = np.hstack([training.x, training.y])
+        pairs, series = np.hstack([training.x, training.y]), training.series
         cells = np.isfinite(pairs).sum(axis=0)
-        n_parameters = count_parameters(fit.loadings, imposed=not math.isnan(estimates.noise_ratio))
+        n_parameters = count_parameters(estimates)
+        times = series.training.times
+        rows = RowIndex(times, series.labels, np.zeros(times.size + 1, np.int64), np.zeros(0, np.int32))
+        values = series.standardise(series.training.values)
         metrics = {
-            "target_r2": self._r2(
-                estimates.series.standardise(estimates.series.training.values), estimates, 0
-            ),
+            "target_r2": self._r2(values, 0, rows, estimates),
             "n_parameters": float(n_parameters),
             "bic": n_parameters * math.log(len(pairs)) - 2.0 * fit.loglikelihood,
-            "loglikelihood_input_units": fit.loglikelihood - float(cells @ np.log(estimates.series.scale)),
+            "loglikelihood_input_units": fit.loglikelihood - float(cells @ np.log(series.scale)),
         }
         return FitSummary(
             converged=fit.converged,
@@ -365,26 +456,11 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             objective_name="log-likelihood",
             loglikelihood=fit.loglikelihood,
             metrics=metrics,
-            warnings=(*training.warnings, *remarks(fit, estimates.series)),
+            warnings=(*training.warnings, *remarks(fit.converged, fit.reason, fit.boundary, series)),
         )
 
 
 # ------------------------------------------------------------------------------------ the mathematics
-
-
-def check_sizes(training: TargetedTraining, n_factors: int) -> None:
-    """Refuse as many factors as series, or as periods."""
-    (n_periods, p), q = training.x.shape, training.y.shape[1]
-    if n_factors >= p + q:
-        raise InsufficientDataError(
-            f"n_factors={n_factors} needs more series than factors, got {count(p, 'predictor')} and "
-            f"{count(q, 'target')}: ask for fewer factors"
-        )
-    if n_factors >= n_periods:
-        raise InsufficientDataError(
-            f"n_factors={n_factors} needs more than {n_factors} training pairs, got {n_periods}: ask for "
-            "fewer factors or train longer"
-        )
 
 
 def decays(volatility: EWMA) -> tuple[float, float]:
@@ -392,65 +468,9 @@ def decays(volatility: EWMA) -> tuple[float, float]:
     return volatility.predictors, volatility.targets
 
 
-def predictors_only(values: FloatArray, series: TargetedSeries) -> FloatArray:
-    """(T, d) values with the targets hidden."""
-    out = values.copy()
-    out[:, series.n_predictors :] = np.nan
-    return out
-
-
-def paired(values: FloatArray, series: TargetedSeries) -> FloatArray:
-    """(T, d) values, each period's predictors beside the targets `lead` periods later; NaN beyond the end."""
-    out, p, lead = predictors_only(values, series), series.n_predictors, series.lead
-    out[: len(out) - lead, p:] = values[lead:, p:]
-    return out
-
-
-def posterior(
-    given: FloatArray, estimates: PTFAEstimates, variances: tuple[float | FloatArray, float | FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """m_t (T, k) and Omega_t (T, k, k) given the observed cells of each row."""
-    return row_posterior(given, estimates.loadings, estimates.series.n_predictors, *variances)
-
-
-def target_forecasts(
-    given: FloatArray,
-    means: FloatArray,
-    covariances: FloatArray,
-    estimates: PTFAEstimates,
-    target_variance: float | FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Q m_t and diag(Q Omega_t Q') + s_y^2 (T, q), standardised; a target among the given cells is known.
-
-    Omega_t is that of the cells the factors were read from. The joint Omega of x and y would claim to have
-    seen the target: intervals from it cover far too little.
-    """
-    loadings, p = estimates.target_loadings, estimates.series.n_predictors
-    forecast = np.einsum("tk,qk->tq", means, loadings)
-    variance = np.einsum("qj,tjk,qk->tq", loadings, covariances, loadings)
-    variance += np.broadcast_to(target_variance, (len(given),))[:, None]
-    if estimates.draws is not None:
-        variance += forecast_spread(given, estimates.draws, p)
-    released = np.isfinite(given[:, p:])
-    return np.where(released, given[:, p:], forecast), np.where(released, 0.0, variance)
-
-
-def count_parameters(loadings: FloatArray, *, imposed: bool) -> int:
-    """d k + 2 less the k(k-1)/2 rotations, less an imposed ratio."""
-    d, k = loadings.shape
-    return d * k - k * (k - 1) // 2 + 2 - int(imposed)
-
-
-def remarks(fit: TargetedFit, series: TargetedSeries) -> tuple[str, ...]:
-    """Statistical remarks on a fit."""
-    out = []
-    if not fit.converged:
-        out.append(f"not converged, {fit.reason}: raise max_iterations, or ask for fewer factors")
-    for side, name, labels in (("x", "predictors", series.predictors), ("y", "targets", series.targets)):
-        if side in fit.boundary:
-            out.append(
-                f"Heywood case: the likelihood rises as the {name}' noise variance goes to zero, factors "
-                f"reproduce the {count(labels.size, name[:-1])}; ask for fewer factors, impose "
-                "target_weight, or read the fit as a regression on them"
-            )
-    return tuple(out)
+def count_parameters(estimates: PTFAEstimates) -> int:
+    """d k less the k(k-1)/2 rotations, the noise variances less an imposed ratio, and l k^2 of a VAR."""
+    d, k = estimates.loadings.shape
+    states = estimates.states
+    others = 2 if states is None else states.variances.size + states.coefficients.size
+    return d * k - k * (k - 1) // 2 + others - int(not math.isnan(estimates.noise_ratio))
