@@ -64,6 +64,11 @@ class EWMA:
                 )
             object.__setattr__(self, name, value)
 
+    @property
+    def decays(self) -> tuple[float, float]:
+        """Lambda of the predictors and of the targets."""
+        return self.predictors, self.targets
+
 
 @dataclass(frozen=True)
 class Bootstrap:

@@ -132,6 +132,13 @@ class TargetedSeries:
         out[: max(len(out) - self.lead, 0), p:] = values[self.lead :, p:]
         return out
 
+    @property
+    def empty_index(self) -> RowIndex:
+        """The training periods without rows, for what is judged by period."""
+        n = self.training.times.size
+        nothing = np.zeros(n + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
+        return RowIndex(self.training.times, self.labels, *nothing)
+
     def times(self, index: RowIndex, before: int) -> npt.NDArray[Any]:
         """(B + T,) periods of what `read` returned."""
         return np.concatenate([self.training.times[:before], index.times])

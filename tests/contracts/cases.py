@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 from latentfactors import (
     EWMA,
+    VAR,
     AR1FactorForecaster,
     BetaLambdaMapper,
     Bootstrap,
@@ -265,6 +266,7 @@ PTFA_CONFIGS = {
         target_weight=1.5,
         parameter_uncertainty=Bootstrap(3),
     ),
+    "dynamics": PTFAConfig(n_factors=2, targets=TARGETS, dynamics=VAR(1), tolerance=1e-9),
 }
 
 IPCA_CONFIGS = {
@@ -332,8 +334,10 @@ CASES: list[Case] = [
             make=pipeline(lambda config=config: PTFAModel(config), NativeFactorForecaster, NativeMapper),
             declared=targeted_declared,
             shifts=True,
-            horizons=(config.lead,),
+            horizons=(0, 1, 2) if config.dynamics else (config.lead,),
             targets=TARGETS,
+            # a state-space fit is compared at the tolerance of its iteration
+            tolerance=1e-6 if config.dynamics else 1e-8,
         )
         for name, config in PTFA_CONFIGS.items()
     ),

@@ -47,6 +47,7 @@ _NINTHS = np.linspace(0.0, 1.0, 9)[1:-1]
 _NARROW = 0.06  # of log rho: no interval is halved below it
 _MOST = 150  # evaluations of F
 _EDGE = math.log(1e4)  # beyond this ratio of standard deviations only the limit is left
+_FAR = 7.0  # from here on rounding moves F as much as the ratio does: the limit speaks
 _TOLERANCE = 1e-7  # of log rho: the likelihood is then within 1e-14 of its maximum
 _LANCZOS_SIZE = 300
 _LANCZOS_TOLERANCE: Any = 1e-9  # SciPy's stubs say int
@@ -139,18 +140,20 @@ def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float |
     value, boundary = best.value, ""
     if ratio is None:
         for side, limit in _limits(x, y, n_factors).items():
-            if limit < value:
+            at_edge = abs(best.log_ratio) > _FAR and (side == "y") == (best.log_ratio > 0.0)
+            if limit < value or at_edge:
                 value, boundary = limit, side
     floor = _floor(x, y)
     if boundary:
         fit = limit_fit(x, y, n_factors, boundary, floor)
-        reason += f"; Heywood case, the noise variance of {boundary} is held at its floor"
     else:
         fit, noise = profile_fit(best, p, floor), best.noise
         if noise == floor:
             reason += "; the factors reproduce the data, the noise variances are held at their floor"
-        if abs(best.log_ratio) >= _EDGE and ratio is None:
+        if abs(best.log_ratio) > _FAR and ratio is None:
             boundary = "y" if best.log_ratio > 0.0 else "x"
+    if boundary:
+        reason += f"; Heywood case, the noise variance of {boundary} goes to zero"
     fit = identify(fit)
     # far out B(rho) is badly scaled and its eigenvalues have lost digits
     if boundary or abs(best.log_ratio) > 3.0 or min(fit.x_variance, fit.y_variance) == floor:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -107,9 +107,7 @@ class PTFAConfig:
     Raises
     ------
     ConfigurationError
-        Values outside these ranges, and combinations that are not defined: moving variances with an imposed
-        ratio or a bootstrap, released targets with a lead, dynamics with any of lead, moving variances,
-        imposed ratio, bootstrap.
+        Values outside these ranges, and combinations that are not defined; the message says why.
     """
 
     n_factors: int
@@ -136,21 +134,18 @@ class PTFAConfig:
         self._check_kinds()
         if self.dynamics is not None:
             self.only_with("dynamics")
-        if self.volatility is not None and weight != "ml":
-            raise ConfigurationError(
-                f"target_weight={weight!r} imposes one ratio s_x/s_y, volatility lets either variance move "
-                "on its own: use target_weight='ml' with volatility"
-            )
-        if self.volatility is not None and self.parameter_uncertainty is not None:
-            raise ConfigurationError(
-                "parameter_uncertainty draws data from the fitted model, and exponentially smoothed "
-                "variances are a filter, not a law to draw from: use one or the other"
-            )
-        if self.use_released_targets and self.lead:
-            raise ConfigurationError(
-                f"use_released_targets needs lead=0, got lead={self.lead}: factors of different periods are "
-                "independent, so a target released today says nothing about a later one"
-            )
+        moving = self.volatility is not None
+        conflicts = {
+            f"volatility lets either noise variance move on its own, target_weight={weight!r} imposes one "
+            "ratio: use target_weight='ml'": moving and weight != "ml",
+            "parameter_uncertainty draws data from the fitted model, and smoothed variances are a filter, "
+            "not a law to draw from: leave it out": moving and self.parameter_uncertainty is not None,
+            f"use_released_targets needs lead=0, got lead={self.lead}: factors of different periods are "
+            "independent": self.use_released_targets and self.lead > 0,
+        }
+        for words, wrong in conflicts.items():
+            if wrong:
+                raise ConfigurationError(words)
 
     def only_with(self, what: str) -> None:
         """Refuse what the state-space form does not carry.
@@ -161,16 +156,16 @@ class PTFAConfig:
             Naming the setting.
         """
         refused = {
-            "lead": (self.lead != 0, "forecasts every horizon from lead=0 where factors move"),
-            "volatility": (self.volatility is not None, "has constant noise variances"),
-            "target_weight": (self.target_weight != "ml", "estimates noise variances by likelihood"),
-            "parameter_uncertainty": (self.parameter_uncertainty is not None, "has plug-in variances"),
+            "lead": (0, "forecasts every horizon from lead=0 where factors move"),
+            "volatility": (None, "has constant noise variances"),
+            "target_weight": ("ml", "estimates noise variances by likelihood"),
+            "parameter_uncertainty": (None, "has plug-in variances"),
         }
-        for name, (wrong, reason) in refused.items():
-            if wrong:
+        for name, (default, reason) in refused.items():
+            if getattr(self, name) != default:
                 raise ConfigurationError(
-                    f"a model with {what} {reason}, got {name}={getattr(self, name)!r}: leave {name} at its "
-                    f"default, or leave out {what}"
+                    f"a model with {what} {reason}, got {name}={getattr(self, name)!r}: leave {name} at "
+                    f"{default!r}, or leave out {what}"
                 )
 
     def _check_kinds(self) -> None:
@@ -180,7 +175,7 @@ class PTFAConfig:
                 raise ConfigurationError(f"{name} must be {kind.__name__}(...) or None, got {value!r}")
         if not isinstance(self.use_released_targets, bool):
             raise ConfigurationError(
-                f"use_released_targets must be True or False, got {self.use_released_targets!r}"
+                f"use_released_targets must be a bool, got {self.use_released_targets!r}"
             )
 
 
@@ -234,8 +229,7 @@ class PTFAEstimates:
         return noise_by_series(*latest, self.series.n_predictors, len(self.loadings))
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(NamedTuple):
     """What x says about every period: factors (T, k), (T, k, k), standardised target forecasts (T, q)."""
 
     means: FloatArray
@@ -286,7 +280,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         fit = fit_targeted(x, y, k, ratio=ratio, **limits)
         paths = states = draws = None
         if config.volatility is not None:
-            moving = fit_moving(x, y, fit, decays(config.volatility), **limits)
+            moving = fit_moving(x, y, fit, config.volatility.decays, **limits)
             fit, paths = moving.fit, (moving.x_path, moving.y_path)
         elif config.dynamics is not None or any(kinds):
             lags = 0 if config.dynamics is None else config.dynamics.lags
@@ -338,14 +332,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
     def score(self, panel: Panel) -> float:
         """R2 of target forecasts from x alone, 1 - SSE/SST about the training mean, averaged over targets.
 
-        Parameters
-        ----------
-        panel
-            Periods whose targets, `lead` periods later, lie in the same panel.
-
-        Returns
-        -------
-        float
+        Targets count that lie, `lead` periods later, in the same panel.
 
         Raises
         ------
@@ -411,7 +398,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             estimates.loadings,
             series.n_predictors,
             start,
-            decays(self.config.volatility),
+            self.config.volatility.decays,
             joint=joint,
         )
         # at its origin only pairs that ended by then are known; the smoothed variance is a martingale
@@ -439,11 +426,9 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         pairs, series = np.hstack([training.x, training.y]), training.series
         cells = np.isfinite(pairs).sum(axis=0)
         n_parameters = count_parameters(estimates)
-        times = series.training.times
-        rows = RowIndex(times, series.labels, np.zeros(times.size + 1, np.int64), np.zeros(0, np.int32))
         values = series.standardise(series.training.values)
         metrics = {
-            "target_r2": self._r2(values, 0, rows, estimates),
+            "target_r2": self._r2(values, 0, series.empty_index, estimates),
             "n_parameters": float(n_parameters),
             "bic": n_parameters * math.log(len(pairs)) - 2.0 * fit.loglikelihood,
             "loglikelihood_input_units": fit.loglikelihood - float(cells @ np.log(series.scale)),
@@ -461,11 +446,6 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
 
 
 # ------------------------------------------------------------------------------------ the mathematics
-
-
-def decays(volatility: EWMA) -> tuple[float, float]:
-    """lambda of predictors and targets."""
-    return volatility.predictors, volatility.targets
 
 
 def count_parameters(estimates: PTFAEstimates) -> int:
