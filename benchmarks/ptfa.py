@@ -2,8 +2,9 @@
 
     python benchmarks/ptfa.py [--slow-peer]
 
-Both get the same standardised arrays in one process; the peer runs to its own tolerance (`r2_stop=False`). Its
-log-likelihood is computed here from the parameters that it ends with. `--slow-peer` adds its minutes-long VAR.
+Both get the same standardised arrays in one process; the peer runs to its own tolerance
+(`r2_stop=False`). Its log-likelihood is computed here from the parameters that it ends with. `--slow-peer`
+adds its minutes-long VAR.
 """
 
 from __future__ import annotations

@@ -319,13 +319,8 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             variances = self._variances(values, estimates, joint=True)
             found = row_posterior(series.pair(values), estimates.loadings, series.n_predictors, *variances)
         else:
-            found = smooth_states(
-                values,
-                series.times(panel.index, before),
-                estimates.loadings,
-                estimates.states,
-                series.n_predictors,
-            )
+            times, p = series.times(panel.index, before), series.n_predictors
+            found = smooth_states(values, times, estimates.loadings, estimates.states, p)
         state = self._state(panel, estimates, found[0][before:], found[1][before:])
         return replace(state, factors=replace(state.factors, information="smoothed"))
 
@@ -393,14 +388,9 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         if self.config.volatility is None:
             return start
         series, n = estimates.series, len(values)
-        found = filter_moving(
-            series.pair(values),
-            estimates.loadings,
-            series.n_predictors,
-            start,
-            self.config.volatility.decays,
-            joint=joint,
-        )
+        pairs, p = series.pair(values), series.n_predictors
+        decays = self.config.volatility.decays
+        found = filter_moving(pairs, estimates.loadings, p, start, decays, joint=joint)
         # at its origin only pairs that ended by then are known; the smoothed variance is a martingale
         last = np.arange(n) if joint else np.maximum(np.arange(n) + 1 - max(series.lead, 1), 0)
         return found[:n, 0], found[last, 1]
