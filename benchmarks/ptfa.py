@@ -88,7 +88,7 @@ def static_rows(found):
         ours = fit_targeted(x, y, k)
         mine, theirs = [], []
         peer = None
-        for _ in range(5):
+        for _ in range(3):
             mine.append(median(seconds(lambda: fit_targeted(x, y, k)) for _ in range(3)))  # noqa: B023
             if found:
                 kept = []

@@ -314,10 +314,10 @@ def _cubic_minimum(a: Profile, b: Profile) -> float:
 
 
 def _promise(a: Profile, b: Profile, error: float) -> float:
-    """What an interval may still hide: the cubic's minimum less twice the larger of two misfits."""
+    """What an interval may still hide: the cubic's minimum less ten times the larger of two misfits."""
     width = b.log_ratio - a.log_ratio
     misfit = abs(b.value - a.value - 0.5 * width * (a.slope + b.slope))
-    return _cubic_minimum(a, b) - 2.0 * max(misfit, error)
+    return _cubic_minimum(a, b) - 10.0 * max(misfit, error)
 
 
 def _limits(x: FloatArray, y: FloatArray, n_factors: int) -> dict[str, float]:
