@@ -105,8 +105,10 @@ if TYPE_CHECKING:
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
+    from latentfactors.models.ptfa import PTFAConfig, PTFAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
     from latentfactors.neural import TrainingConfig, watch
+    from latentfactors.options import EWMA, VAR, Bootstrap
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.prepare import (
@@ -242,8 +244,10 @@ _HOMES = {
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
+    "models.ptfa": ("PTFAConfig", "PTFAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
     "neural": ("TrainingConfig", "watch"),
+    "options": ("EWMA", "VAR", "Bootstrap"),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "risk": ("RiskConfig", "RiskModel", "attribute_performance", "decompose", "risk_model"),

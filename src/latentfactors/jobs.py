@@ -57,6 +57,7 @@ MODELS = {
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",
     "credit_factor": "models.credit_factor:CreditFactorModel",
+    "ptfa": "models.ptfa:PTFAModel",
 }
 FORECASTERS = {
     "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",

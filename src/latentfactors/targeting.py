@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, PanelMismatchError
+from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, freeze
 from latentfactors.history import History
+from latentfactors.lead_forecasts import LeadForecasts
 from latentfactors.model import known_assets
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
@@ -39,9 +40,10 @@ __all__ = [
     "TargetedSeries",
     "TargetedTraining",
     "check_targets",
-    "first_row_is_unknown",
     "measure",
     "pair_series",
+    "refuse_many_factors",
+    "remarks",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -117,6 +119,29 @@ class TargetedSeries:
     def standardise(self, values: FloatArray) -> FloatArray:
         """(T, p + q) values in input units, standardised."""
         return (values - self.location) / self.scale
+
+    def predictors_only(self, values: FloatArray) -> FloatArray:
+        """(T, p + q) values with the targets hidden."""
+        out = values.copy()
+        out[:, self.n_predictors :] = np.nan
+        return out
+
+    def pair(self, values: FloatArray) -> FloatArray:
+        """(T, p + q) values, each period's predictors beside the targets `lead` later; NaN beyond the end."""
+        out, p = self.predictors_only(values), self.n_predictors
+        out[: max(len(out) - self.lead, 0), p:] = values[self.lead :, p:]
+        return out
+
+    @property
+    def empty_index(self) -> RowIndex:
+        """The training periods without rows, for what is judged by period."""
+        n = self.training.times.size
+        nothing = np.zeros(n + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
+        return RowIndex(self.training.times, self.labels, *nothing)
+
+    def times(self, index: RowIndex, before: int) -> npt.NDArray[Any]:
+        """(B + T,) periods of what `read` returned."""
+        return np.concatenate([self.training.times[:before], index.times])
 
     def read(self, panel: Panel, who: str) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, p + q), and B, the training periods put before them.
@@ -233,6 +258,34 @@ def pair_series(panel: Panel, targets: Sequence[str | int], lead: int, who: str)
     )
 
 
+def refuse_many_factors(training: TargetedTraining, n_factors: int, who: str) -> None:
+    """Raise `InsufficientDataError` for as many factors as series, or as training pairs."""
+    (n_pairs, p), q = training.x.shape, training.y.shape[1]
+    if n_factors >= p + q:
+        raise InsufficientDataError(
+            f"{who}: n_factors={n_factors} needs more series than factors, got {count(p, 'predictor')} and "
+            f"{count(q, 'target')}: ask for fewer factors"
+        )
+    if n_factors >= n_pairs:
+        raise InsufficientDataError(
+            f"{who}: n_factors={n_factors} needs more than {n_factors} training pairs, got {n_pairs}: ask "
+            "for fewer factors, or train longer"
+        )
+
+
+def remarks(converged: bool, reason: str, boundary: str, series: TargetedSeries) -> tuple[str, ...]:
+    """Statistical remarks on a fit; `boundary` names the sides whose noise variance went to zero."""
+    out = [] if converged else [f"not converged, {reason}: raise max_iterations, or ask for fewer factors"]
+    for side, name, labels in (("x", "predictor", series.predictors), ("y", "target", series.targets)):
+        if side in boundary:
+            out.append(
+                f"Heywood case: the likelihood rises as the {name}s' noise variance goes to zero, factors "
+                f"reproduce the {count(labels.size, name)}; ask for fewer factors, impose target_weight, or "
+                "read the fit as a regression on them"
+            )
+    return tuple(out)
+
+
 def target_positions(panel: Panel, targets: Sequence[str | int], who: str) -> npt.NDArray[np.intp]:
     """(q,) positions of the targets among the panel's labels."""
     labels = panel.assets.tolist()
@@ -302,7 +355,8 @@ def measure(
     series
         Names and units.
     loadings : (p + q, K)
-        Of standardised values, predictors first. Those of the targets count only with lead 0.
+        Of standardised values, predictors first; NaN for series that load on other periods' factors too.
+        Those of the targets count only with lead 0.
     residual_variance : (p + q,)
         Of standardised values; the mean stands in for series never seen in training.
     who
@@ -337,107 +391,3 @@ def _by_asset(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
     out = trained[known]
     out[known < 0] = np.nan
     return out
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class LeadForecasts:
-    """Native forecasts of a model without dynamics: it serves one horizon, its lead.
-
-    Parameters
-    ----------
-    index
-        Rows of the panel.
-    series
-        Names, units, lead.
-    before
-        Periods put before the panel's own, B.
-    target_means : (B + T, q)
-        Standardised target forecast made *in* each period, for `lead` periods later.
-    target_variances : (B + T, q), optional
-        Its predictive variance, standardised.
-    factor_means : (B + T, K)
-        The factor behind that forecast, given the period and those before it.
-    factor_covariances : (B + T, K, K), optional
-        Its uncertainty.
-    who
-        Name for messages.
-
-    Notes
-    -----
-    Row p looks one period back, so its forecast has origin p-1 and target p-1 + lead. The first period of all
-    has no past: NaN. With a lead, `factors` are those of the origin, p-1, because they drive the target.
-    """
-
-    index: RowIndex
-    series: TargetedSeries
-    before: int
-    target_means: FloatArray
-    factor_means: FloatArray
-    target_variances: FloatArray | None = None
-    factor_covariances: FloatArray | None = None
-    who: str = "this model"
-
-    def factors(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
-        """(T, K) means and (T, K, K) covariances of the factor that drives the target of p-1 + lead.
-
-        Raises
-        ------
-        HorizonError
-            For every horizon but the lead.
-        """
-        self._check(horizon)
-        covariances = self.factor_covariances
-        return (
-            first_row_is_unknown(self.factor_means, self.before),
-            None if covariances is None else first_row_is_unknown(covariances, self.before),
-        )
-
-    def values(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
-        """(R,) means and variances in input units: targets only, predictors are NaN.
-
-        Raises
-        ------
-        HorizonError
-            For every horizon but the lead.
-        """
-        self._check(horizon)
-        p = self.series.n_predictors
-        scale = self.series.scale[p:]
-        means = self._rows(self.series.location[p:] + scale * self.target_means)
-        if self.target_variances is None:
-            return means, None
-        return means, self._rows(scale * scale * self.target_variances)
-
-    def _rows(self, by_origin: FloatArray) -> FloatArray:
-        return target_rows(self.index, self.series.targets, first_row_is_unknown(by_origin, self.before))
-
-    def _check(self, horizon: int) -> None:
-        lead = self.series.lead
-        if horizon == lead:
-            return
-        use = "it describes and nowcasts (horizon 0)" if lead == 0 else f"it serves horizon {lead} only"
-        ahead = f"train with lead={horizon}" if horizon > 0 else "train with lead=0 to nowcast"
-        raise HorizonError(
-            f"{self.who} has no dynamics and was trained with lead={lead}: {use}, got horizon {horizon}; "
-            f"{ahead}, or use a model with dynamics"
-        )
-
-
-def first_row_is_unknown(by_origin: npt.NDArray[Any], before: int) -> npt.NDArray[Any]:
-    """(T, ...) what was known one period before each of the panel's T periods; NaN where none was before.
-
-    Parameters
-    ----------
-    by_origin : (B + T, ...)
-        Known in each period.
-    before
-        B, the periods that precede the panel.
-    """
-    none = np.full((1, *by_origin.shape[1:]), np.nan)
-    return np.concatenate([none, by_origin])[before:-1]
-
-
-def target_rows(index: RowIndex, targets: npt.NDArray[Any], by_period: FloatArray) -> FloatArray:
-    """(R,) rows out of (T, q) forecasts of targets; rows of other series are NaN."""
-    column = index.match_assets(targets)[index.asset_codes]
-    return np.where(column >= 0, by_period[index.period_codes, np.maximum(column, 0)], np.nan)

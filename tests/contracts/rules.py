@@ -403,7 +403,8 @@ def explicit_checkpoints(case):
         assert same_bytes(answer(prediction), by_hand.expected_values), (
             f"checkpoint {label} was paired with another checkpoint's forecaster"
         )
-    assert len(predictor.checkpoint_table(panel)) == len(labels)
+    if 1 in case.horizons:  # the table forecasts every row's own period
+        assert len(predictor.checkpoint_table(panel)) == len(labels)
 
 
 # ------------------------------------------------------------------------ 9
