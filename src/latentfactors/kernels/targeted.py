@@ -44,11 +44,20 @@ FloatArray = npt.NDArray[np.float64]
 NOISE_FLOOR = 1e-10  # of the mean square: what stands for a noise variance of zero
 _LOG_RATIOS = np.linspace(-4.4, 4.4, 12)
 _NINTHS = np.linspace(0.0, 1.0, 9)[1:-1]
+_HERMITE = np.column_stack(
+    [
+        (1.0 + 2.0 * _NINTHS) * (1.0 - _NINTHS) ** 2,
+        _NINTHS * (1.0 - _NINTHS) ** 2,
+        _NINTHS**2 * (3.0 - 2.0 * _NINTHS),
+        _NINTHS**2 * (_NINTHS - 1.0),
+    ]
+)
 _NARROW = 0.06  # of log rho: no interval is halved below it
 _MOST = 150  # evaluations of F
 _EDGE = math.log(1e4)  # beyond this ratio of standard deviations only the limit is left
 _FAR = 7.0  # from here on rounding moves F as much as the ratio does: the limit speaks
 _TOLERANCE = 1e-7  # of log rho: the likelihood is then within 1e-14 of its maximum
+_SMALL = 40
 _LANCZOS_SIZE = 300
 _LANCZOS_TOLERANCE: Any = 1e-9  # SciPy's stubs say int
 
@@ -231,6 +240,9 @@ def _profile(
 def _leading(moment: FloatArray, k: int, start: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
     """Leading eigenpairs; large matrices by Lanczos from the sum of the eigenvectors found last."""
     size = moment.shape[0]
+    if size <= _SMALL:  # where the wrapper of a partial solver costs more than the whole decomposition
+        mu, vectors = np.linalg.eigh(moment)
+        return mu[: -k - 1 : -1], vectors[:, : -k - 1 : -1]
     if size < _LANCZOS_SIZE or 10 * k > size:
         return top_eigenpairs(moment, k)
     from scipy.sparse.linalg import ArpackError, eigsh  # not loaded by a small fit
@@ -307,9 +319,8 @@ def _value(profile: Profile) -> float:
 
 def _cubic_minimum(a: Profile, b: Profile) -> float:
     """Smallest of nine equidistant values of the cubic with the values and slopes of both ends."""
-    s, width = _NINTHS, b.log_ratio - a.log_ratio
-    inside = (1.0 + 2.0 * s) * (1.0 - s) ** 2 * a.value + s * (1.0 - s) ** 2 * width * a.slope
-    inside += s * s * (3.0 - 2.0 * s) * b.value + s * s * (s - 1.0) * width * b.slope
+    width = b.log_ratio - a.log_ratio
+    inside = _HERMITE @ (a.value, width * a.slope, b.value, width * b.slope)
     return min(float(inside.min()), a.value, b.value)
 
 
