@@ -31,9 +31,11 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.gaussian_sequence import Constraints, Coupling, Elimination, eliminate, smooth
+from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 LARGEST_PERSISTENCE = 0.999
 
@@ -208,29 +210,14 @@ def state_law(
     transition[0, inner, inner] = phi
     innovation[inner, inner] = s
     start = np.zeros((p, m, p, m))
-    factors = stationary_covariance(parameters.transition, parameters.innovation).reshape(p, r, p, r)
+    companion, noise = companion_matrix(np.hstack(list(parameters.transition))), np.zeros((p * r, p * r))
+    noise[:r, :r] = parameters.innovation
+    factors = stationary_covariance(companion, noise).reshape(p, r, p, r)
     start[:, :r, :, :r] = factors[::-1, :, ::-1]
     distance = np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
     for k, position in enumerate(inner):
         start[:, position, :, position] = s[k] * phi[k] ** distance / (1.0 - phi[k] ** 2)
     return transition, innovation, start.reshape(p * m, p * m)
-
-
-def stationary_covariance(transition: FloatArray, innovation: FloatArray) -> FloatArray:
-    """(p r, p r) covariance of (f_t, ..., f_(t-p+1)), newest first: P = C P C' + Q by doubling."""
-    p, r = transition.shape[:2]
-    companion, noise = np.zeros((p * r, p * r)), np.zeros((p * r, p * r))
-    companion[:r] = transition.transpose(1, 0, 2).reshape(r, p * r)
-    companion[np.arange(r, p * r), np.arange((p - 1) * r)] = 1.0
-    noise[:r, :r] = innovation
-    covariance, power = noise, companion
-    for _ in range(64):
-        step = power @ covariance @ power.T
-        covariance = covariance + step
-        power = power @ power
-        if np.abs(step).max() <= 1e-17 * np.abs(covariance).max():
-            break
-    return 0.5 * (covariance + covariance.T)
 
 
 def _relative_variance(phi: FloatArray, gap: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -312,33 +299,53 @@ def loading_step(
     parameters: DynamicFactorParameters,
     expected: Expectation,
     pattern: ObservationPattern,
-    allowed: npt.NDArray[np.bool_] | None = None,
+    allowed: BoolArray | None = None,
 ) -> DynamicFactorParameters:
     """lambda_i = (sum w E[f~ f~'])^-1 sum w E[f~] y~ with f~ = f_t - phi^d f_(t-d), w = 1/variance.
 
     `allowed` (n, r): loadings that are not fixed at zero (blocks).
     """
-    r = parameters.loadings.shape[1]
-    loadings = parameters.loadings.copy()
-    _, precision, _ = _weights(parameters, pattern)
-    power, _ = _relative_variance(parameters.persistence[pattern.ordinary], pattern.gap)
+    normal, right = loading_equations(parameters, expected, pattern)
+    return replace(parameters, loadings=_solve_allowed(normal, right, allowed))
+
+
+def loading_score(
+    parameters: DynamicFactorParameters,
+    expected: Expectation,
+    pattern: ObservationPattern,
+    allowed: BoolArray | None = None,
+) -> float:
+    """Root mean square of the score of the loadings in complete-data standard errors, g_k / N_kk^1/2."""
+    normal, right = loading_equations(parameters, expected, pattern)
+    score = right - np.einsum("nij,nj->ni", normal, parameters.loadings)
+    size = np.sqrt(np.maximum(np.einsum("nii->ni", normal), np.finfo(float).tiny))
+    scaled = score / size
+    return float(np.sqrt(np.mean((scaled if allowed is None else scaled[allowed]) ** 2)))
+
+
+def loading_equations(
+    parameters: DynamicFactorParameters, expected: Expectation, pattern: ObservationPattern
+) -> tuple[FloatArray, FloatArray]:
+    """Normal matrices (n, r, r) and right sides (n, r) of the generalised least squares of all series."""
+    n, r = parameters.loadings.shape
+    power, precision, _ = _weights(parameters, pattern)
     time, before = pattern.time, pattern.time - pattern.gap
     squares = second_moments(expected, 0)[:, :r, :r]
-    cross = _lagged(expected, pattern, r)
     tied = precision * power
     flat = (pattern.time.size, r * r)
-    symmetric = (cross + cross.transpose(0, 2, 1)).reshape(flat)
-    normal = precision.T @ squares[time].reshape(flat) - tied.T @ symmetric
-    normal += (tied * power).T @ squares[before].reshape(flat)
-    difference = pattern.current - power * pattern.previous
-    means = expected.means[:, :r]
-    right = (precision * difference).T @ means[time] - (tied * difference).T @ means[before]
-    loadings[pattern.ordinary] = _solve_allowed(
-        normal.reshape(-1, r, r), right, None if allowed is None else allowed[pattern.ordinary]
-    )
+    normal, right = np.zeros((n, r, r)), np.zeros((n, r))
+    sums = precision.T @ squares[time].reshape(flat)
+    difference, means = pattern.current - power * pattern.previous, expected.means[:, :r]
+    vectors = (precision * difference).T @ means[time]
+    if pattern.gap.any():
+        cross = _lagged(expected, pattern, r)
+        sums -= tied.T @ (cross + cross.transpose(0, 2, 1)).reshape(flat)
+        sums += (tied * power).T @ squares[before].reshape(flat)
+        vectors -= (tied * difference).T @ means[before]
+    normal[pattern.ordinary], right[pattern.ordinary] = sums.reshape(-1, r, r), vectors
     if pattern.low.size:
-        loadings[pattern.low] = _low_loadings(parameters, expected, pattern, allowed)
-    return replace(parameters, loadings=loadings)
+        normal[pattern.low], right[pattern.low] = _low_equations(parameters, expected, pattern)
+    return normal, right
 
 
 def _lagged(expected: Expectation, pattern: ObservationPattern, r: int) -> FloatArray:
@@ -352,7 +359,7 @@ def _lagged(expected: Expectation, pattern: ObservationPattern, r: int) -> Float
 
 
 def _solve_allowed(
-    normal: FloatArray, right: FloatArray, allowed: npt.NDArray[np.bool_] | None
+    normal: FloatArray, right: FloatArray, allowed: BoolArray | None
 ) -> FloatArray:
     """Solutions of n small systems, restricted to the allowed coordinates."""
     n, r = right.shape
@@ -371,13 +378,10 @@ def _solve_allowed(
     return solution
 
 
-def _low_loadings(
-    parameters: DynamicFactorParameters,
-    expected: Expectation,
-    pattern: ObservationPattern,
-    allowed: npt.NDArray[np.bool_] | None,
-) -> FloatArray:
-    """lambda + N^-1 sum w E[f~ e~] with f~ = f_t - phi f_(t-1), e~ = e_t - phi e_(t-1); the first stationary."""
+def _low_equations(
+    parameters: DynamicFactorParameters, expected: Expectation, pattern: ObservationPattern
+) -> tuple[FloatArray, FloatArray]:
+    """The same for aggregates: the latent y* = lambda'f + e is complete, its first term stationary."""
     r = parameters.loadings.shape[1]
     now, lagged = second_moments(expected, 0), second_moments(expected, 1)[1:]
     first, later, earlier = now[0], now[1:].sum(axis=0), now[:-1].sum(axis=0)
@@ -386,12 +390,11 @@ def _low_loadings(
     for k, series in enumerate(pattern.low):
         phi = parameters.persistence[series]
         moments = later - phi * (cross + cross.T) + phi**2 * earlier + (1.0 - phi**2) * first
-        current = parameters.loadings[series]
+        moments = moments / parameters.variance[series]
         normal.append(moments[:r, :r])
         # e is x[r + k]; the latent series' quasi-difference is lambda'f~ + e~
-        right.append(moments[:r, :r] @ current + moments[:r, r + k])
-    free = None if allowed is None else allowed[pattern.low]
-    return _solve_allowed(np.array(normal), np.array(right), free)
+        right.append(moments[:r, :r] @ parameters.loadings[series] + moments[:r, r + k])
+    return np.array(normal), np.array(right)
 
 
 @dataclass(frozen=True, eq=False)
