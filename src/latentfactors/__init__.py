@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
+    from latentfactors.models.dfm import Block, DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -83,6 +84,7 @@ _HOMES = {
     ),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "models.dfm": ("Block", "DFMConfig", "DynamicFactorModel"),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",

@@ -19,7 +19,9 @@ def dense_dfm(values, parameters, *, weights=None, lead=0):
     noise = np.zeros_like(companion)
     noise[:r, :r] = parameters.innovation
     size = p * r
-    stationary = np.linalg.solve(np.eye(size**2) - np.kron(companion, companion), noise.ravel()).reshape(size, size)
+    stationary = np.linalg.solve(np.eye(size**2) - np.kron(companion, companion), noise.ravel()).reshape(
+        size, size
+    )
     gamma, power = [], np.eye(size)
     for _ in range(T):
         gamma.append((power @ stationary)[:r, :r])

@@ -236,9 +236,7 @@ def _weights(
     return power, pattern.present / variance, variance
 
 
-def _collapse(
-    parameters: DynamicFactorParameters, pattern: ObservationPattern
-) -> tuple[Coupling, float]:
+def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> tuple[Coupling, float]:
     """Information of all ordinary observations on the factors, and the constants of their densities."""
     loadings = parameters.loadings[pattern.ordinary]
     n, r = loadings.shape
@@ -358,9 +356,7 @@ def _lagged(expected: Expectation, pattern: ObservationPattern, r: int) -> Float
     return cross
 
 
-def _solve_allowed(
-    normal: FloatArray, right: FloatArray, allowed: BoolArray | None
-) -> FloatArray:
+def _solve_allowed(normal: FloatArray, right: FloatArray, allowed: BoolArray | None) -> FloatArray:
     """Solutions of n small systems, restricted to the allowed coordinates."""
     n, r = right.shape
     # relative to the equation's own size: a factor that a series hardly sees must not blow up its loading
@@ -374,7 +370,9 @@ def _solve_allowed(
         rows, free = np.flatnonzero((allowed == pattern).all(axis=1)), np.flatnonzero(pattern)
         if free.size:
             block = normal[np.ix_(rows, free, free)]
-            solution[np.ix_(rows, free)] = np.linalg.solve(block, right[np.ix_(rows, free)][:, :, None])[:, :, 0]
+            solution[np.ix_(rows, free)] = np.linalg.solve(block, right[np.ix_(rows, free)][:, :, None])[
+                :, :, 0
+            ]
     return solution
 
 

@@ -184,7 +184,9 @@ def eliminate(
     # log|2 pi| of the integrals, of the start and of the transitions: the start and every transition have
     # their own m, so with one integral a coordinate they cancel but for those that a constraint determined
     total -= 0.5 * n_constraints * math.log(2.0 * math.pi)
-    total -= 0.5 * (np.linalg.slogdet(start_covariance)[1] + (n_periods - p) * np.linalg.slogdet(innovation)[1])
+    total -= 0.5 * (
+        np.linalg.slogdet(start_covariance)[1] + (n_periods - p) * np.linalg.slogdet(innovation)[1]
+    )
     newest_first = means.reshape(means.shape[0], keep, m)[:, ::-1] if keep else means.reshape(0, 0, m)
     if keep:
         flip = np.arange(keep * m).reshape(keep, m)[::-1].ravel()
