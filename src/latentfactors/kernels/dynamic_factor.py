@@ -11,9 +11,8 @@ An ordinary series with any gaps is an exact chain of quasi-differences: its obs
 and its first one has the stationary variance, so its idiosyncratic term needs no state. A low-frequency series
 carries its own e in x_t = (f_t, e_t) and enters as an exact constraint. What remains is a `gaussian_sequence`.
 
-Steps       loadings by generalised least squares given phi; phi by an exact one-dimensional search over all gap
-            lengths *and* the stationary first term, with s concentrated out; then s. Each raises the expected
-            log-likelihood, so the likelihood never falls (an ECM).
+Steps       loadings by generalised least squares given phi; then (phi, s), see `idiosyncratic`. Each raises the
+            expected log-likelihood, so the likelihood never falls (an ECM).
 Low freq.   complete data are the latent high-frequency y*: lambda moves by N^-1 sum E[f~ e~]
 Cost        the observations enter by three products (G, n) @ (n, r^2), G = periods x distinct gaps
 
@@ -36,8 +35,6 @@ from latentfactors.kernels.state_space import companion_matrix, stationary_covar
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-LARGEST_PERSISTENCE = 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,139 +390,3 @@ def _low_equations(
         # e is x[r + k]; the latent series' quasi-difference is lambda'f~ + e~
         right.append(moments[:r, :r] @ parameters.loadings[series] + moments[:r, r + k])
     return np.array(normal), np.array(right)
-
-
-@dataclass(frozen=True, eq=False)
-class ResidualMoments:
-    """Expected squares of the idiosyncratic terms, by series and gap.
-
-    Attributes
-    ----------
-    gaps : (D,) distinct gaps >= 1
-    first : (n,) sum of E e^2 over first observations
-    n_first : (n,) their number
-    now, cross, before : (n, D) sums of E e_t^2, E e_t e_(t-d), E e_(t-d)^2
-    count : (n, D)
-    """
-
-    gaps: IntArray
-    first: FloatArray
-    n_first: FloatArray
-    now: FloatArray
-    cross: FloatArray
-    before: FloatArray
-    count: FloatArray
-
-
-def residual_moments(
-    parameters: DynamicFactorParameters,
-    old_loadings: FloatArray,
-    expected: Expectation,
-    pattern: ObservationPattern,
-) -> ResidualMoments:
-    """Moments of e_it = y_it - lambda_i'f_t given the data, for the series in their order.
-
-    `old_loadings`: those of the E-step; a low-frequency e was defined with them.
-    """
-    r, n = parameters.loadings.shape[1], parameters.loadings.shape[0]
-    loadings = parameters.loadings[pattern.ordinary]
-    products = (loadings[:, :, None] * loadings[:, None, :]).reshape(-1, r * r).T
-    time, before, gap = pattern.time, pattern.time - pattern.gap, pattern.gap
-    flat = (time.size, r * r)
-    own = expected.covariances[:, 0, :r, :r]
-    fitted = expected.means[:, :r] @ loadings.T
-    residual, lagged = pattern.current - fitted[time], pattern.previous - fitted[before]
-    now = pattern.present * (residual**2 + own[time].reshape(flat) @ products)
-    cross = expected.covariances[time, gap, :r, :r].reshape(flat) @ products
-    cross = pattern.present * (residual * lagged + cross)
-    earlier = pattern.present * (lagged**2 + own[before].reshape(flat) @ products)
-    gaps = np.unique(np.append(gap[gap > 0], 1 if pattern.low.size else [])).astype(np.int64)
-    shape = (n, gaps.size)
-    first, n_first = np.zeros(n), np.zeros(n)
-    sums = [np.zeros(shape) for _ in range(4)]
-    starts = gap == 0
-    first[pattern.ordinary] = now[starts].sum(axis=0)
-    n_first[pattern.ordinary] = pattern.present[starts].sum(axis=0)
-    for column, d in enumerate(gaps):
-        chosen = gap == d
-        for target, source in zip(sums, (now, cross, earlier, pattern.present), strict=True):
-            target[pattern.ordinary, column] = source[chosen].sum(axis=0)
-    if pattern.low.size:
-        squares, ties = second_moments(expected, 0), second_moments(expected, 1)[1:]
-        column = int(np.searchsorted(gaps, 1))
-        for k, series in enumerate(pattern.low):
-            # e under the new loadings is (old - new)'f + e under the old ones
-            row = np.zeros(expected.means.shape[1])
-            row[:r] = old_loadings[series] - parameters.loadings[series]
-            row[r + k] = 1.0
-            e2 = squares @ row @ row
-            first[series], n_first[series] = e2[0], 1.0
-            for target, value in zip(
-                sums, (e2[1:].sum(), (ties @ row @ row).sum(), e2[:-1].sum(), e2.size - 1.0), strict=True
-            ):
-                target[series, column] = value
-    return ResidualMoments(gaps, first, n_first, *sums)
-
-
-def idiosyncratic_step(
-    parameters: DynamicFactorParameters,
-    moments: ResidualMoments,
-    *,
-    autoregressive: bool,
-    smallest_variance: float,
-) -> DynamicFactorParameters:
-    """The pair (phi, s) of every series that maximises its expected log-likelihood.
-
-    With s concentrated out, n log s(phi) + sum_d n_d log v_d(phi) - n_0 log(1 - phi^2) is minimised over phi by a
-    grid and then by golden sections around the grid's best point, all series at once.
-    """
-    n_first = moments.n_first
-    n_all = n_first + moments.count.sum(axis=1)
-    n_all = np.maximum(n_all, 1.0)
-
-    def variance_at(phi: FloatArray) -> FloatArray:
-        """s(phi) for (n, J) candidates."""
-        total = (1.0 - phi**2) * moments.first[:, None]
-        for column, d in enumerate(moments.gaps):
-            power = phi**d
-            relative = _geometric(phi, int(d))
-            a, x, b = (each[:, column][:, None] for each in (moments.now, moments.cross, moments.before))
-            total = total + (a - 2.0 * power * x + power**2 * b) / relative
-        return np.maximum(total / n_all[:, None], smallest_variance)
-
-    def objective(phi: FloatArray) -> FloatArray:
-        value = n_all[:, None] * np.log(variance_at(phi)) - n_first[:, None] * np.log1p(-(phi**2))
-        for column, d in enumerate(moments.gaps):
-            if d > 1:
-                value = value + moments.count[:, column][:, None] * np.log(_geometric(phi, int(d)))
-        return value
-
-    n = n_first.size
-    if not autoregressive:
-        return replace(parameters, variance=variance_at(np.zeros((n, 1)))[:, 0])
-    old = np.clip(parameters.persistence, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)[:, None]
-    grid = np.tanh(np.linspace(-3.8, 3.8, 39))
-    best = objective(np.broadcast_to(grid, (n, grid.size))).argmin(axis=1)
-    low = grid[np.maximum(best - 1, 0)][:, None]
-    high = grid[np.minimum(best + 1, grid.size - 1)][:, None]
-    ratio = (math.sqrt(5.0) - 1.0) / 2.0
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = objective(left), objective(right)
-    for _ in range(42):
-        smaller = at_left < at_right
-        low, high = np.where(smaller, low, left), np.where(smaller, right, high)
-        left, right = (
-            np.where(smaller, high - ratio * (high - low), right),
-            np.where(smaller, left, low + ratio * (high - low)),
-        )
-        fresh = objective(np.where(smaller, left, right))
-        at_left, at_right = np.where(smaller, fresh, at_right), np.where(smaller, at_left, fresh)
-    candidate = np.clip(0.5 * (low + high), -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
-    # rounding must not turn a maximum already reached into a step down
-    phi = np.where(objective(candidate) <= objective(old), candidate, old)
-    return replace(parameters, persistence=phi[:, 0], variance=variance_at(phi)[:, 0])
-
-
-def _geometric(phi: FloatArray, d: int) -> FloatArray:
-    """1 + phi^2 + ... + phi^(2(d-1)) = (1 - phi^2d)/(1 - phi^2)."""
-    return (1.0 - phi ** (2 * d)) / (1.0 - phi**2)

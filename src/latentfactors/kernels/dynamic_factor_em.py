@@ -19,7 +19,6 @@ section 3; Fisher's identity as in Cappe, Moulines & Ryden (2005), Inference in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,19 +26,17 @@ import numpy.typing as npt
 
 from latentfactors.kernels.autoregression import fit_var
 from latentfactors.kernels.dynamic_factor import (
-    LARGEST_PERSISTENCE,
     DynamicFactorParameters,
     Expectation,
     ObservationPattern,
     expectation,
-    idiosyncratic_step,
     loading_score,
     loading_step,
-    residual_moments,
     second_moments,
 )
 from latentfactors.kernels.em import squarem
 from latentfactors.kernels.factor_em import VarMoments, var_step
+from latentfactors.kernels.idiosyncratic import LARGEST_PERSISTENCE, idiosyncratic_step, residual_moments
 from latentfactors.kernels.ppca import fit_ppca, posterior
 from latentfactors.kernels.rotation import fix_signs
 from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
