@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         RegressorPredictor,
         ZeroPredictor,
     )
+    from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
@@ -92,6 +93,7 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
+    "models.factor_regression": ("FactorRegressionConfig", "FactorRegressionModel"),
     "models.ipca": ("IPCAConfig", "IPCAModel"),
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),

@@ -51,6 +51,7 @@ __all__ = ["Job", "JobResult", "load_panel", "parse_job", "read_job", "run_job",
 MODELS = {
     "pca": "models.pca:PCAModel",
     "rp_pca": "models.rp_pca:RPPCAModel",
+    "factor_regression": "models.factor_regression:FactorRegressionModel",
     "ipca": "models.ipca:IPCAModel",
     "observed": "models.observed:ObservedFactorModel",
 }

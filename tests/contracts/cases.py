@@ -19,6 +19,8 @@ from latentfactors import (
     CrossSectionalRidgePredictor,
     EWMAFactorForecaster,
     ExpandingMeanFactorForecaster,
+    FactorRegressionConfig,
+    FactorRegressionModel,
     HistoricalMeanPredictor,
     IPCAConfig,
     IPCAModel,
@@ -55,6 +57,7 @@ class Case:
     factors_are_given : realised factors come with the panel, whatever its assets do
     shifts : forecasts follow a change of the values' origin (a location is part of the model)
     horizons : horizons it serves
+    targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
     lifted : rule number -> reason
     """
 
@@ -69,6 +72,7 @@ class Case:
     shifts: bool = False
     factors_are_given: bool = False
     horizons: tuple[int, ...] = (1, 2)
+    targets: tuple[str, ...] | None = None
     tolerance: float = 1e-8
     rows_matter: str | None = None
     lifted: Mapping[int, str] = field(default_factory=dict)
@@ -215,6 +219,16 @@ def characteristics_declared(model, panel):
     return {"loadings are characteristics": np.abs(loadings - panel.characteristics).max()}
 
 
+def targeted_declared(model, panel):
+    """Factors covary positively with the first target of their pairs."""
+    state, lead = model.extract(panel), model.config.lead
+    target = panel.wide()[:, panel.assets.tolist().index(model.config.targets[0])]
+    factors, later = state.factor_returns[: len(target) - lead], target[lead:]
+    rows = np.isfinite(factors).all(axis=1) & np.isfinite(later)
+    covariances = (factors[rows] - factors[rows].mean(axis=0)).T @ (later[rows] - later[rows].mean())
+    return {"covariance with the target positive": max(0.0, -covariances.min())}
+
+
 # ------------------------------------------------------------------------ the list
 
 NO_FACTORS = {3: "has no latent factors, so nothing to rotate"}
@@ -238,6 +252,8 @@ IPCA_CONFIGS = {
     "with alpha": IPCAConfig(n_factors=2, alpha=True),
     "by period": IPCAConfig(n_factors=2, weighting="periods"),
 }
+
+TARGETS = ("A01",)
 
 GIVEN = ("mkt", "smb")
 OBSERVED_CONFIGS = {
@@ -302,6 +318,27 @@ CASES: list[Case] = [
             factors_are_given=True,
         )
         for name, config in OBSERVED_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=f"factor regression, {method}",
+            make=pipeline(
+                lambda method=method: FactorRegressionModel(
+                    FactorRegressionConfig(
+                        n_factors=2, targets=TARGETS, lead=1, method=method, tolerance=1e-12
+                    )
+                ),
+                NativeFactorForecaster,
+                NativeMapper,
+            ),
+            # slopes over the cells each predictor has lie in no common space: the others are approximate
+            exact=exact_static if method in ("pcr", "spca") else None,
+            declared=targeted_declared,
+            shifts=True,
+            horizons=(1,),
+            targets=TARGETS,
+        )
+        for method in ("pcr", "pls", "spca", "three_pass")
     ),
     Case(
         name="static double",

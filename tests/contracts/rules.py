@@ -52,6 +52,13 @@ def answer(prediction):
     return found["forecast"][0] if "forecast" in found else found["weights"][0]
 
 
+def promised(case, panel, *, unless=True):
+    """(R,) rows of the assets that a case forecasts; all, or `unless`, where it names no targets."""
+    if case.targets is None:
+        return np.full(panel.n_rows, unless)
+    return np.isin(panel.assets, case.targets)[panel.asset_codes]
+
+
 def upto(array, kind, index, s):
     return array[: index.offsets[s + 1]] if kind == "row" else array[: s + 1]
 
@@ -128,7 +135,8 @@ def missing_is_missing(case):
         assert close(without, base[~gone], case.tolerance), "rows without a value moved other rows' forecasts"
 
     live = predictor.predict(panel, start=panel.times[-1], horizon=max(case.horizons[-1], 1))
-    seen = panel.between(0, N_TRAIN).active_assets[panel.asset_codes[panel.index.rows(panel.n_periods - 1)]]
+    last = panel.index.rows(panel.n_periods - 1)
+    seen = panel.between(0, N_TRAIN).active_assets[panel.asset_codes[last]] & promised(case, panel)[last]
     assert np.isfinite(answer(live)[seen]).all(), "a live period gets no forecasts"
 
     with_tail, without_tail = case.make(), case.make()
@@ -184,7 +192,7 @@ def reconstructs_hidden_cells(case):
     got = prediction.reconstruction if case.exact_output == "reconstruction" else answer(prediction)
     # what is learned on the way needs a past: historical means, rolling betas
     needs_past = case.exact_output == "forecast" or case.new_assets == "own_history"
-    rows = np.isfinite(got) if needs_past else np.ones(got.size, dtype=bool)
+    rows = np.isfinite(got) | (~promised(case, panel, unless=False) & (not needs_past))
     assert rows.mean() > 0.8, "most of the exact panel has no answer"
     error = np.abs(got - truth)[rows].max() / np.sqrt(np.mean(truth**2))
     assert error <= case.exact_tolerance, f"noise-free values with 30% hidden are missed by {error:.1e}"
@@ -206,7 +214,7 @@ def _survives_an_empty_period(case, panel):
     if extracted and state.factors.covariance is None:
         assert np.isnan(state.factor_returns[p]).all(), "factors of a period with one observation are not NaN"
     usual = np.nanmax(np.abs(answer(fitted(case, panel).predict(panel, horizon=case.horizons[-1]))))
-    other = panel.asset_codes != panel.asset_codes[rows.start]
+    other = (panel.asset_codes != panel.asset_codes[rows.start]) & promised(case, panel)
     got = np.abs(answer(prediction)[other])
     assert np.isfinite(got).mean() > 0.5
     assert np.nanmax(got) < 10 * usual + 0.02, "one lonely observation poisoned the forecasts"
