@@ -33,8 +33,7 @@ def dense_dfm(values, parameters, *, weights=None, lead=0):
             F[u * r : (u + 1) * r, t * r : (t + 1) * r] = gamma[t - u].T
     distance = np.abs(np.subtract.outer(np.arange(T), np.arange(T)))
     weights = np.eye(1).repeat(n, axis=0) if weights is None else weights
-    blocks, cross, seen = [], [], []
-    rows, maps = [], []
+    rows, maps, seen = [], [], []
     for i in range(n):
         for t in np.flatnonzero(np.isfinite(values[:, i])):
             w = np.zeros(T)

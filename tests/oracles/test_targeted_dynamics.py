@@ -10,10 +10,8 @@ from latentfactors.kernels.mixed_frequency import mariano_murasawa_weights, mean
 from latentfactors.kernels.state_space import forecast_states
 from latentfactors.kernels.targeted_dynamics import (
     FactorParameters,
-    dynamic_start,
     em_step,
     filter_factors,
-    fit_factors,
     law,
     smooth_factors,
 )

@@ -8,11 +8,12 @@ An ordinary series with any gaps is an exact chain of quasi-differences: its obs
 
     y_t - phi^d y_(t-d) = lambda'(f_t - phi^d f_(t-d)) + N(0, s (1 - phi^2d)/(1 - phi^2)),
 
-and its first one has the stationary variance, so its idiosyncratic term needs no state. A low-frequency series
-carries its own e in x_t = (f_t, e_t) and enters as an exact constraint. What remains is a `gaussian_sequence`.
+and its first one has the stationary variance, so its idiosyncratic term needs no state. A low-frequency
+series carries its own e in x_t = (f_t, e_t) and enters as an exact constraint. What remains is a
+`gaussian_sequence`.
 
-Steps       loadings by generalised least squares given phi; then (phi, s), see `idiosyncratic`. Each raises the
-            expected log-likelihood, so the likelihood never falls (an ECM).
+Steps       loadings by generalised least squares given phi; then (phi, s), see `idiosyncratic`. Each raises
+            the expected log-likelihood, so the likelihood never falls (an ECM).
 Low freq.   complete data are the latent high-frequency y*: lambda moves by N^-1 sum E[f~ e~]
 Cost        the observations enter by three products (G, n) @ (n, r^2), G = periods x distinct gaps
 
@@ -59,7 +60,7 @@ class DynamicFactorParameters:
 
 @dataclass(frozen=True, eq=False)
 class ObservationPattern:
-    """Values and which of them form quasi-differences; periods are counted from `lead` periods before the data.
+    """Values and which of them form quasi-differences; periods count from `lead` periods before the data.
 
     Attributes
     ----------
@@ -361,7 +362,7 @@ def _solve_allowed(normal: FloatArray, right: FloatArray, allowed: BoolArray | N
     ridge = 1e-13 * np.where(trace > 0.0, trace, 1.0)
     normal = normal + ridge[:, None, None] * np.eye(r)
     if allowed is None or bool(allowed.all()):
-        return np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+        return np.asarray(np.linalg.solve(normal, right[:, :, None])[:, :, 0], dtype=np.float64)
     solution = np.zeros((n, r))
     for pattern in np.unique(allowed, axis=0):
         rows, free = np.flatnonzero((allowed == pattern).all(axis=1)), np.flatnonzero(pattern)

@@ -1,12 +1,12 @@
 """Maximum likelihood of the dynamic factor model: accelerated ECM, and a certificate that it has arrived.
 
-    sweep        E-step; loadings given phi; (phi, s); (A, Q) including the stationary start; s again is part of
-                 (phi, s). Each raises the expected log-likelihood, so the likelihood never falls.
+    sweep        E-step; loadings given phi; (phi, s); (A, Q) including the stationary start; s again is part
+                 of (phi, s). Each raises the expected log-likelihood, so the likelihood never falls.
     acceleration SQUAREM on (loadings, atanh phi, log s, A, log-Cholesky of Q), extrapolations that leave the
                  stationary region or lower the likelihood rejected
-    certificate  the score by Fisher's identity, d l(theta)/d theta = E[d log p(data, factors)/d theta | data],
-                 in units of complete-data standard errors: the root mean square over all loadings. At a maximum
-                 it is zero; plain EM that has merely become slow does not pass.
+    certificate  the score by Fisher's identity, d l(theta)/d theta = E[d log p(data, factors)/d theta |
+                 data], in units of complete-data standard errors: the root mean square over all loadings. At
+                 a maximum it is zero; plain EM that has merely become slow does not pass.
 
 Identification is up to an invertible map of the factors until `normalise` fixes it: Var(f_t) = I,
 Lambda' D^-1 Lambda diagonal and descending with D the idiosyncratic variances, the largest loading of each
@@ -44,7 +44,8 @@ from latentfactors.kernels.state_space import companion_matrix, stationary_covar
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Of a standardised series: a smaller idiosyncratic variance means that the factors reproduce it (Heywood case).
+# Of a standardised series: a smaller idiosyncratic variance means that the factors reproduce it (Heywood
+# case).
 SMALLEST_VARIANCE = 1e-6
 
 
@@ -298,7 +299,7 @@ def _regress(design: FloatArray, column: FloatArray) -> tuple[FloatArray, FloatA
     if np.count_nonzero(rows) <= design.shape[1] + 2:
         error[np.isfinite(column)] = column[np.isfinite(column)]
         return np.zeros(design.shape[1]), error
-    slopes = np.linalg.lstsq(design[rows], column[rows], rcond=1e-8)[0]
+    slopes = np.asarray(np.linalg.lstsq(design[rows], column[rows], rcond=1e-8)[0], dtype=np.float64)
     error[rows] = column[rows] - design[rows] @ slopes
     return slopes, error
 

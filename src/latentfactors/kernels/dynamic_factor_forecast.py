@@ -58,7 +58,7 @@ def filter_sequence(
     values: FloatArray, parameters: DynamicFactorParameters, weights: FloatArray, *, autoregressive: bool
 ) -> FilteredSequence:
     """One-sided laws of (T, n) standardised values, NaN where missing."""
-    n_periods, n = values.shape
+    n_periods = values.shape[0]
     pattern = observation_pattern(
         values, autoregressive=autoregressive, lags=parameters.transition.shape[0], weights=weights
     )

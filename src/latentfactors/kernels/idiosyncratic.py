@@ -5,10 +5,12 @@
     expected log-likelihood  -1/2 sum_g [log(s v_d) + E(e_t - phi^d e_(t-d))^2 / (s v_d)],
                              v_d = (1 - phi^2d)/(1 - phi^2), and 1/(1 - phi^2) for a first observation
 
-The closed form sum e_t e_(t-1) / sum e_(t-1)^2 is the maximum only without gaps and without the first term; with
-gaps it can lower the likelihood. Here s is concentrated out and phi found by a search over one dimension.
+The closed form sum e_t e_(t-1) / sum e_(t-1)^2 is the maximum only without gaps and without the first term;
+with gaps it can lower the likelihood. Here s is concentrated out and phi found by a search over one
+dimension.
 
-References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160, section 3.1; Meng & Rubin (1993).
+References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160, section 3.1; Meng & Rubin
+(1993).
 """
 
 from __future__ import annotations
@@ -113,8 +115,8 @@ def idiosyncratic_step(
 ) -> DynamicFactorParameters:
     """The pair (phi, s) of every series that maximises its expected log-likelihood.
 
-    With s concentrated out, n log s(phi) + sum_d n_d log v_d(phi) - n_0 log(1 - phi^2) is minimised over phi by a
-    grid and then by golden sections around the grid's best point, all series at once.
+    With s concentrated out, n log s(phi) + sum_d n_d log v_d(phi) - n_0 log(1 - phi^2) is minimised over phi
+    by a grid and then by golden sections around the grid's best point, all series at once.
     """
     n_first = moments.n_first
     n_all = n_first + moments.count.sum(axis=1)

@@ -1,12 +1,13 @@
 """Dynamic factor model of many series with gaps, ragged edges and mixed frequencies.
 
-Model            y_it = lambda_i'f_t + e_it,  f_t = sum_l A_l f_(t-l) + u_t,  e_it iid or AR(1)     f_t (r,)
-                 a low-frequency series is an aggregate (mean, sum, Mariano-Murasawa) of such a series, exactly
+Model            y_it = lambda_i'f_t + e_it,  f_t = sum_l A_l f_(t-l) + u_t,  e_it iid or AR(1)    f_t (r,)
+                 a low-frequency series is an aggregate (mean, sum, Mariano-Murasawa) of such a series,
+                 exactly
 Blocks           a block's factors are loaded by its series only; A and Q are block-diagonal
-Identification   Var(f_t) = I in every block; Lambda'D^-1 Lambda diagonal, descending, D the idiosyncratic
-                 variances; the largest loading of each factor positive
-Estimation       quasi maximum likelihood by accelerated ECM from a principal components start; stationary start
-                 of the factors and of the idiosyncratic terms; certificate: the score
+Identification   Var(f_t) = I in every block; Lambda'D^-1 Lambda diagonal, descending, with D the
+                 idiosyncratic variances; the largest loading of each factor positive
+Estimation       quasi maximum likelihood by accelerated ECM from a principal components start; stationary
+                 start of the factors and of the idiosyncratic terms; certificate: the score
 Factors          `extract`: filtered, given all series up to the period; `smooth`: given the whole panel
 Forecast         native: every series and the factors, any horizon >= 0, densities included
 Cost             O(T n r^2 + T (r + n_low)^3 band^2) an iteration
@@ -23,6 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from latentfactors.aggregates import aggregation_weights
 from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
@@ -49,6 +51,7 @@ from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
+from latentfactors.targeting import varies, wide_series
 from latentfactors.validate import count
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
@@ -56,7 +59,8 @@ __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
 FloatArray = npt.NDArray[np.float64]
 Idiosyncratic = Literal["iid", "ar1"]
 
-_MONTHS = 3
+# Observations below which a series says nothing.
+_FEWEST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ class Block:
         object.__setattr__(self, "series", tuple(self.series))
         if not self.name or len(self.series) < 2 or len(set(self.series)) < len(self.series):
             raise ConfigurationError(
-                f"a block needs a name and two or more different series, got {self.name!r} with {self.series!r}"
+                f"a block needs a name and two or more different series, got {self.name!r}, {self.series!r}"
             )
 
 
@@ -207,7 +211,7 @@ class DFMEstimates:
 
     def read(self, panel: Panel) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, n) and B, the training periods put before them."""
-        wide = _wide(panel, self.series)
+        wide = wide_series(panel, self.series)
         values, before = self.training.prepend(panel.index, wide, "DynamicFactorModel")
         return (values - self.location) / self.scale, before
 
@@ -421,25 +425,16 @@ def training_series(panel: Panel, config: DFMConfig) -> tuple[FloatArray, npt.ND
     """
     active = panel.active_assets
     wide, labels = panel.wide()[:, active], panel.assets[active]
-    seen = np.isfinite(wide).sum(axis=0)
-    spread = np.nanmax(np.where(seen > 0, wide, 0.0), axis=0) - np.nanmin(
-        np.where(seen > 0, wide, 0.0), axis=0
-    )
-    size = np.nanmax(np.abs(np.where(seen > 0, wide, 0.0)), axis=0)
     # an AR(1) term and a loading need a handful of observations to be told apart
-    kept = (seen >= 5) & (spread > 1e-13 * size)
+    kept = (np.isfinite(wide).sum(axis=0) >= _FEWEST) & varies(wide)
     left = labels[~kept]
-    warnings = (
-        (f"{count(left.size, 'series', 'series')} never observed, constant or with fewer than 5 values left out: "
-         + ", ".join(map(str, left)),)
-        if left.size
-        else ()
-    )  # fmt: skip
+    remark = f"{left.size} series constant or with fewer than {_FEWEST} values left out: "
+    warnings = (remark + ", ".join(map(str, left)),) if left.size else ()
     unknown = [s for block in config.blocks for s in block.series if s not in labels[kept].tolist()]
     if unknown:
         raise PanelMismatchError(
-            f"blocks name {first_offenders(map(repr, unknown))}, which training does not have (unknown, constant "
-            "or never observed): name series as the panel does"
+            f"blocks name {first_offenders(map(repr, unknown))}, which training does not have (unknown, "
+            "constant or hardly observed): name series as the panel does"
         )
     r = len(config.factor_names)
     if kept.sum() < max(r, 2) or panel.n_periods <= config.factor_lags + r + 5:
@@ -448,54 +443,6 @@ def training_series(panel: Panel, config: DFMConfig) -> tuple[FloatArray, npt.ND
             f"{panel.n_periods} periods: give more series or periods, or ask for fewer factors"
         )
     return wide[:, kept], labels[kept], warnings
-
-
-def aggregation_weights(panel: Panel, labels: npt.NDArray[Any]) -> FloatArray:
-    """(n, L) weights of every series' own periods, newest first, from the panel's series information.
-
-    A quarterly series of a monthly panel: "mean" 1/3 each, "sum" 1 each, "mariano_murasawa" (1, 2, 3, 2, 1)/3
-    (the quarterly growth of a mean of levels from monthly growth), "end" the last month.
-
-    Raises
-    ------
-    ConfigurationError
-        A frequency that does not fit the panel's.
-    PanelMismatchError
-        A quarterly value that does not stand in a quarter's last month.
-    """
-    n = labels.size
-    if panel.series is None:
-        return np.eye(1).repeat(n, axis=0)
-    weights = np.zeros((n, 2 * _MONTHS - 1))
-    weights[:, 0] = 1.0
-    kinds = {
-        "mean": np.full(_MONTHS, 1.0 / _MONTHS),
-        "sum": np.ones(_MONTHS),
-        "mariano_murasawa": np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / _MONTHS,
-    }
-    column = {label: j for j, label in enumerate(panel.assets.tolist())}
-    wide = panel.wide()
-    for i, label in enumerate(labels.tolist()):
-        j = column[label]
-        own = panel.series.frequency[j]
-        if own == panel.frequency or panel.frequency is None:
-            continue
-        if (panel.frequency, own) != ("M", "Q"):
-            raise ConfigurationError(
-                f"series {label!r} is of frequency {own!r} in a panel of {panel.frequency!r}: quarterly series in "
-                "a monthly panel are supported, aggregate others first"
-            )
-        observed = panel.times[np.isfinite(wide[:, j])].astype("datetime64[M]").astype(np.int64)
-        if (observed % 3 != 2).any():
-            wrong = panel.times[np.isfinite(wide[:, j])][observed % 3 != 2][0]
-            raise PanelMismatchError(
-                f"quarterly series {label!r} has a value in {wrong}: a quarter's value stands in its last month"
-            )
-        kind = kinds.get(panel.series.aggregation[j])
-        if kind is not None:
-            weights[i] = 0.0
-            weights[i, : kind.size] = kind
-    return weights if (weights[:, 1:] != 0.0).any() else weights[:, :1]
 
 
 def model_structure(config: DFMConfig, labels: npt.NDArray[Any]) -> Structure:
@@ -525,13 +472,6 @@ def _masked(panel: Panel, config: DFMConfig) -> tuple[npt.NDArray[np.bool_], tup
         hidden[position] = True
         named.append(str(panel.times[position]))
     return hidden, ((f"{count(len(named), 'period')} masked: {', '.join(named)}",) if named else ())
-
-
-def _wide(panel: Panel, labels: npt.NDArray[Any]) -> FloatArray:
-    known = panel.index.match_assets(labels)
-    out = np.full((panel.n_periods, labels.size), np.nan)
-    out[:, known[known >= 0]] = panel.wide()[:, known >= 0]
-    return out
 
 
 def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
