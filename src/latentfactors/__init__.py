@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
+    from latentfactors.fred import fred_panel, read_fred_csv
+    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
     from latentfactors.french import (
         excess_panel,
         french_sections,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         read_french_factors,
         read_french_risk_free,
     )
+    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
         AssetMapper,
@@ -63,6 +66,14 @@ if TYPE_CHECKING:
     from latentfactors.splits import ExpandingWindow, RollingWindow, VintageSplits
     from latentfactors.state import FitSummary, LatentFactorState
     from latentfactors.track_record import WalkForwardResult
+    from latentfactors.transforms import (
+        annualised_rate,
+        find_outliers,
+        inverse_transform,
+        transform_columns,
+        transform_series,
+        year_on_year,
+    )
     from latentfactors.walkforward import walk_forward
 
 _HOMES = {
@@ -74,6 +85,8 @@ _HOMES = {
         "read_french_factors",
         "read_french_risk_free",
     ),
+    "fred": ("fred_panel", "read_fred_csv"),
+    "fred_vintages": ("FredVintages", "mixed_frequency_panel"),
     "forecasters": (
         "AR1FactorForecaster",
         "EWMABaseFactorForecaster",
@@ -83,6 +96,7 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
+    "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
     "models.dfm": ("Block", "DFMConfig", "DynamicFactorModel"),
@@ -105,6 +119,14 @@ _HOMES = {
     "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),
     "state": ("FitSummary", "LatentFactorState"),
     "track_record": ("WalkForwardResult",),
+    "transforms": (
+        "annualised_rate",
+        "find_outliers",
+        "inverse_transform",
+        "transform_columns",
+        "transform_series",
+        "year_on_year",
+    ),
     "walkforward": ("walk_forward",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,8 +1,32 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.density_tests import (
+    CoverageTests,
+    DensityEvaluation,
+    density_evaluation,
+    interval_tests,
+)
 from latentfactors.evaluate.factor_spaces import FactorSpaceComparison, compare_factor_spaces
+from latentfactors.evaluate.forecast_sets import (
+    ConfidenceSet,
+    model_confidence_set,
+    superior_predictive_ability,
+)
+from latentfactors.evaluate.forecast_tests import (
+    EqualAccuracyTest,
+    clark_west,
+    diebold_mariano,
+    giacomini_white,
+)
 from latentfactors.evaluate.futures import RawColumns
+from latentfactors.evaluate.n_factors import (
+    FactorCounts,
+    InformationCriterion,
+    choose_by_bic,
+    fill_by_factors,
+    number_of_factors,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.pricing_tests import (
     GRSResult,
@@ -16,18 +40,34 @@ from latentfactors.evaluate.tables import metrics_table, predictions_table, weig
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "ConfidenceSet",
+    "CoverageTests",
+    "DensityEvaluation",
+    "EqualAccuracyTest",
+    "FactorCounts",
     "FactorSpaceComparison",
     "GRSResult",
+    "InformationCriterion",
     "MaximalSharpe",
     "PortfolioSort",
     "RawColumns",
     "audit",
+    "choose_by_bic",
+    "clark_west",
     "compare_factor_spaces",
+    "density_evaluation",
+    "diebold_mariano",
+    "fill_by_factors",
+    "giacomini_white",
     "grs_test",
+    "interval_tests",
     "maximal_sharpe",
     "metrics_table",
+    "model_confidence_set",
+    "number_of_factors",
     "performance",
     "predictions_table",
     "sort_portfolios",
+    "superior_predictive_ability",
     "weights_table",
 ]
