@@ -8,7 +8,6 @@ import pytest
 from latentfactors.kernels.dynamic_factor import (
     DynamicFactorParameters,
     expectation,
-    loading_step,
     loglikelihood,
     observation_pattern,
 )
@@ -20,7 +19,8 @@ from latentfactors.kernels.dynamic_factor_em import (
     start_parameters,
 )
 from latentfactors.kernels.dynamic_factor_forecast import filter_sequence, forecast_sequence
-from latentfactors.kernels.idiosyncratic import idiosyncratic_step, residual_moments
+from latentfactors.kernels.dynamic_factor_moments import expected_moments, loading_step, residual_moments
+from latentfactors.kernels.idiosyncratic import idiosyncratic_step
 from tests.oracles.dense_dfm import dense_dfm
 
 MARIANO_MURASAWA = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 3.0
@@ -145,13 +145,14 @@ def test_every_step_raises_the_likelihood_with_40_percent_missing(ar, aggregates
     value = loglikelihood(parameters, pattern)
     for _ in range(25):
         expected = expectation(parameters, pattern)
-        new = loading_step(parameters, expected, pattern, structure.allowed)
+        moments = expected_moments(expected, pattern, 2)
+        new = loading_step(parameters, moments, pattern, structure.allowed)
         moved = np.abs(new.loadings - parameters.loadings).max()
         for candidate in (
             new,
             idiosyncratic_step(
                 new,
-                residual_moments(new, parameters.loadings, expected, pattern),
+                residual_moments(new, parameters.loadings, moments, pattern),
                 autoregressive=ar,
                 smallest_variance=1e-6,
             ),
@@ -167,7 +168,8 @@ def test_persistence_step_is_the_maximum_of_its_objective():
     """Against a fine grid of the expected log-likelihood itself, gaps of several lengths included."""
     _, _, parameters, pattern, structure = complete((60, 5, 2, 1, 0, True, 1), seed=5)
     expected = expectation(parameters, pattern)
-    moments = residual_moments(parameters, parameters.loadings, expected, pattern)
+    moments = expected_moments(expected, pattern, 2)
+    moments = residual_moments(parameters, parameters.loadings, moments, pattern)
     best = idiosyncratic_step(parameters, moments, autoregressive=True, smallest_variance=1e-9)
 
     def objective(i, phi, s):

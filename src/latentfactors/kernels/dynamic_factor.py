@@ -1,4 +1,4 @@
-"""Expectation and conditional-maximisation steps of the dynamic factor model.
+"""The law of the dynamic factor model given incomplete data: its E-step and its likelihood.
 
     y_it = lambda_i'f_t + e_it,   e_it = phi_i e_i,t-1 + v_it,  v_it ~ N(0, s_i)     (phi_i = 0: iid terms)
     f_t  = A_1 f_(t-1) + ... + A_p f_(t-p) + u_t,               u_t ~ N(0, Q), stationary start
@@ -12,10 +12,9 @@ and its first one has the stationary variance, so its idiosyncratic term needs n
 series carries its own e in x_t = (f_t, e_t) and enters as an exact constraint. What remains is a
 `gaussian_sequence`.
 
-Steps       loadings by generalised least squares given phi; then (phi, s), see `idiosyncratic`. Each raises
-            the expected log-likelihood, so the likelihood never falls (an ECM).
-Low freq.   complete data are the latent high-frequency y*: lambda moves by N^-1 sum E[f~ e~]
-Cost        the observations enter by three products (G, n) @ (n, r^2), G = periods x distinct gaps
+Maximisation        `dynamic_factor_moments` (loadings), `idiosyncratic` (phi, s), `dynamic_factor_em` (A, Q)
+Cost                three products (G, n) @ (n, r (r+1)/2), G = pairs of a period and a gap that occurs in it;
+                    powers of phi are taken once for every distinct gap
 
 References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160, eqs. (1)-(5), section 3;
 Jungbacker & Koopman (2015), Econometrics Journal 18(2), C1-C21; Meng & Rubin (1993), Biometrika 80, on ECM;
@@ -25,17 +24,18 @@ Mariano & Murasawa (2003), J. of Applied Econometrics 18(4), eq. (4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.gaussian_sequence import Constraints, Coupling, Elimination, eliminate, smooth
+from latentfactors.kernels.linalg import outer_products, unpack
 from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,14 @@ class ObservationPattern:
     lead : periods put before the data so that every lag of an aggregate exists
     band : reach of a term, in periods
     ordinary, low : positions of the series that are observed as they are, and as aggregates
-    time, gap : (G,) groups of pairs
+    time, gap : (G,) groups of pairs, by gap and within a gap by time
     present : (G, n_ordinary) 1.0 where the series has an observation in the group's period, d after its last
     current, previous : (G, n_ordinary) its value then and d periods before, 0 where absent
+    by_time : (G,) the groups in order of time
+    gaps : (D,) distinct gaps, ascending; the groups of gaps[d] are offsets[d] to offsets[d + 1]
+    offsets : (D + 1,)
+    count : (D, n_ordinary) pairs
+    squares : (3, D, n_ordinary) sums of y_t^2, y_t y_(t-d), y_(t-d)^2
     low_time, low_series, low_value : (C,) observations of aggregates; series counts within `low`
     weights : (n_low, L) of an aggregate's periods, newest first
     """
@@ -85,6 +90,11 @@ class ObservationPattern:
     present: FloatArray
     current: FloatArray
     previous: FloatArray
+    by_time: IntArray
+    gaps: IntArray
+    offsets: IntArray
+    count: FloatArray
+    squares: FloatArray
     low_time: IntArray
     low_series: IntArray
     low_value: FloatArray
@@ -134,8 +144,7 @@ def observation_pattern(
         gaps[:] = 0
     rows, columns = np.nonzero(seen)
     gap = gaps[rows, columns]
-    widest = int(gap.max(initial=0)) + 1
-    keys, group = np.unique(rows * widest + gap, return_inverse=True)
+    keys, group = np.unique(gap * n_periods + rows, return_inverse=True)
     shape = (keys.size, ordinary.size)
     present, current, previous = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     ordinary_values = values[:, ordinary]
@@ -143,18 +152,31 @@ def observation_pattern(
     current[group, columns] = ordinary_values[rows, columns]
     tied = gap > 0
     previous[group[tied], columns[tied]] = ordinary_values[rows[tied] - gap[tied], columns[tied]]
+    time, gap = keys % n_periods + lead, keys // n_periods
+    gaps, first = np.unique(gap, return_index=True)
+    offsets = np.append(first, gap.size).astype(np.int64)
+    products = (present, current * current, current * previous, previous * previous)
+    sums = [
+        np.array([each[a:b].sum(axis=0) for a, b in pairwise(offsets)]).reshape(gaps.size, ordinary.size)
+        for each in products
+    ]
     low_rows, low_columns = np.nonzero(np.isfinite(values[:, low]))
     return ObservationPattern(
         n_periods=n_periods + lead,
         lead=lead,
-        band=max(lags, reach - 1, widest - 1),
+        band=max(lags, reach - 1, int(gap.max(initial=0))),
         ordinary=ordinary,
         low=low,
-        time=keys // widest + lead,
-        gap=keys % widest,
+        time=time,
+        gap=gap,
         present=present,
         current=current,
         previous=previous,
+        by_time=np.argsort(time, kind="stable"),
+        gaps=gaps,
+        offsets=offsets,
+        count=sums[0],
+        squares=np.array(sums[1:]),
         low_time=low_rows + lead,
         low_series=low_columns,
         low_value=values[:, low][low_rows, low_columns],
@@ -218,43 +240,54 @@ def state_law(
     return transition, innovation, start.reshape(p * m, p * m)
 
 
-def _relative_variance(phi: FloatArray, gap: IntArray) -> tuple[FloatArray, FloatArray]:
-    """phi^d (G, n) and (1 - phi^2d)/(1 - phi^2), which is 1/(1 - phi^2) for gap 0, a first observation."""
-    power = np.where(gap[:, None] > 0, phi[None, :] ** gap[:, None], 0.0)
-    return power, (1.0 - power**2) / (1.0 - phi**2)
-
-
-def _weights(
+def pair_weights(
     parameters: DynamicFactorParameters, pattern: ObservationPattern
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """phi^d, precision of every quasi-difference (0 where there is none), and their variances."""
+) -> tuple[FloatArray, FloatArray]:
+    """phi^d (D, n_ordinary), 0 for gap 0, and the variance of a quasi-difference over every distinct gap.
+
+    s (1 + phi^2 + ... + phi^(2(d-1))), and s/(1 - phi^2) for a first observation.
+    """
     phi, s = parameters.persistence[pattern.ordinary], parameters.variance[pattern.ordinary]
-    power, relative = _relative_variance(phi, pattern.gap)
-    variance = s * relative
-    return power, pattern.present / variance, variance
+    gap = pattern.gaps[:, None]
+    power = np.where(gap > 0, phi**gap, 0.0)
+    return power, s * (1.0 - power**2) / (1.0 - phi**2)
 
 
 def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> tuple[Coupling, float]:
     """Information of all ordinary observations on the factors, and the constants of their densities."""
     loadings = parameters.loadings[pattern.ordinary]
-    n, r = loadings.shape
-    power, precision, variance = _weights(parameters, pattern)
-    products = (loadings[:, :, None] * loadings[:, None, :]).reshape(n, r * r)
-    tied = precision * power
-    difference = pattern.current - power * pattern.previous
-    shape = (pattern.time.size, r, r)
+    r = loadings.shape[1]
+    power, variance = pair_weights(parameters, pattern)
+    products = outer_products(loadings)
+    k, n_groups = products.shape[1], pattern.time.size
+    matrices, vectors = np.zeros((n_groups, 3 * k)), np.zeros((n_groups, 2 * r))
+    for d, gap in enumerate(pattern.gaps):
+        block = slice(pattern.offsets[d], pattern.offsets[d + 1])
+        present, current = pattern.present[block], pattern.current[block]
+        w, c = (1.0 / variance[d])[:, None], power[d][:, None]
+        if gap == 0:
+            matrices[block, :k] = present @ (w * products)
+            vectors[block, :r] = current @ (w * loadings)
+            continue
+        matrices[block] = present @ np.hstack([w * products, w * c * products, w * c**2 * products])
+        once = w * c * loadings
+        vectors[block] = current @ np.hstack([w * loadings, once])
+        vectors[block] -= pattern.previous[block] @ np.hstack([once, c * once])
+    order = pattern.by_time
+    matrices, vectors = matrices[order], vectors[order]
     coupling = Coupling(
-        time=pattern.time,
-        gap=pattern.gap,
-        now=(precision @ products).reshape(shape),
-        cross=(tied @ products).reshape(shape),
-        before=((tied * power) @ products).reshape(shape),
-        vector_now=(precision * difference) @ loadings,
-        vector_before=(tied * difference) @ loadings,
+        time=pattern.time[order],
+        gap=pattern.gap[order],
+        now=unpack(matrices[:, :k]),
+        cross=unpack(matrices[:, k : 2 * k]),
+        before=unpack(matrices[:, 2 * k :]),
+        vector_now=np.ascontiguousarray(vectors[:, :r]),
+        vector_before=np.ascontiguousarray(vectors[:, r:]),
     )
-    squares = float((precision * difference**2).sum())
-    logs = float((pattern.present * np.log(variance)).sum())
-    return coupling, -0.5 * (squares + logs + float(pattern.present.sum()) * math.log(2.0 * math.pi))
+    now, cross, before = pattern.squares
+    squares = float(((now - 2.0 * power * cross + power**2 * before) / variance).sum())
+    logs = float((pattern.count * np.log(variance)).sum())
+    return coupling, -0.5 * (squares + logs + float(pattern.count.sum()) * math.log(2.0 * math.pi))
 
 
 def _constraints(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> Constraints:
@@ -278,116 +311,3 @@ def _constraints(parameters: DynamicFactorParameters, pattern: ObservationPatter
         pivot_lag=oldest,
         pivot=r + pattern.low_series,
     )
-
-
-# ------------------------------------------------------------------------ conditional maximisation
-
-
-def second_moments(expected: Expectation, lag: int) -> FloatArray:
-    """(T', m, m) E[x_t x_(t-lag)'] for t = lag, ..., T'-1 at positions t; zeros before."""
-    means = expected.means
-    moments = expected.covariances[:, lag].copy()
-    moments[lag:] += means[lag:, :, None] * means[: means.shape[0] - lag, None, :]
-    return moments
-
-
-def loading_step(
-    parameters: DynamicFactorParameters,
-    expected: Expectation,
-    pattern: ObservationPattern,
-    allowed: BoolArray | None = None,
-) -> DynamicFactorParameters:
-    """lambda_i = (sum w E[f~ f~'])^-1 sum w E[f~] y~ with f~ = f_t - phi^d f_(t-d), w = 1/variance.
-
-    `allowed` (n, r): loadings that are not fixed at zero (blocks).
-    """
-    normal, right = loading_equations(parameters, expected, pattern)
-    return replace(parameters, loadings=_solve_allowed(normal, right, allowed))
-
-
-def loading_score(
-    parameters: DynamicFactorParameters,
-    expected: Expectation,
-    pattern: ObservationPattern,
-    allowed: BoolArray | None = None,
-) -> float:
-    """Root mean square of the score of the loadings in complete-data standard errors, g_k / N_kk^1/2."""
-    normal, right = loading_equations(parameters, expected, pattern)
-    score = right - np.einsum("nij,nj->ni", normal, parameters.loadings)
-    size = np.sqrt(np.maximum(np.einsum("nii->ni", normal), np.finfo(float).tiny))
-    scaled = score / size
-    return float(np.sqrt(np.mean((scaled if allowed is None else scaled[allowed]) ** 2)))
-
-
-def loading_equations(
-    parameters: DynamicFactorParameters, expected: Expectation, pattern: ObservationPattern
-) -> tuple[FloatArray, FloatArray]:
-    """Normal matrices (n, r, r) and right sides (n, r) of the generalised least squares of all series."""
-    n, r = parameters.loadings.shape
-    power, precision, _ = _weights(parameters, pattern)
-    time, before = pattern.time, pattern.time - pattern.gap
-    squares = second_moments(expected, 0)[:, :r, :r]
-    tied = precision * power
-    flat = (pattern.time.size, r * r)
-    normal, right = np.zeros((n, r, r)), np.zeros((n, r))
-    sums = precision.T @ squares[time].reshape(flat)
-    difference, means = pattern.current - power * pattern.previous, expected.means[:, :r]
-    vectors = (precision * difference).T @ means[time]
-    if pattern.gap.any():
-        cross = _lagged(expected, pattern, r)
-        sums -= tied.T @ (cross + cross.transpose(0, 2, 1)).reshape(flat)
-        sums += (tied * power).T @ squares[before].reshape(flat)
-        vectors -= (tied * difference).T @ means[before]
-    normal[pattern.ordinary], right[pattern.ordinary] = sums.reshape(-1, r, r), vectors
-    if pattern.low.size:
-        normal[pattern.low], right[pattern.low] = _low_equations(parameters, expected, pattern)
-    return normal, right
-
-
-def _lagged(expected: Expectation, pattern: ObservationPattern, r: int) -> FloatArray:
-    """(G, r, r) E[f_t f_(t-d)'] of every group; zero for gap 0, where it is not used."""
-    means = expected.means[:, :r]
-    before = pattern.time - pattern.gap
-    cross = expected.covariances[pattern.time, pattern.gap, :r, :r]
-    cross = cross + means[pattern.time][:, :, None] * means[before][:, None, :]
-    cross[pattern.gap == 0] = 0.0
-    return cross
-
-
-def _solve_allowed(normal: FloatArray, right: FloatArray, allowed: BoolArray | None) -> FloatArray:
-    """Solutions of n small systems, restricted to the allowed coordinates."""
-    n, r = right.shape
-    # relative to the equation's own size: a factor that a series hardly sees must not blow up its loading
-    trace = np.einsum("nii->n", normal) / r
-    ridge = 1e-13 * np.where(trace > 0.0, trace, 1.0)
-    normal = normal + ridge[:, None, None] * np.eye(r)
-    if allowed is None or bool(allowed.all()):
-        return np.asarray(np.linalg.solve(normal, right[:, :, None])[:, :, 0], dtype=np.float64)
-    solution = np.zeros((n, r))
-    for pattern in np.unique(allowed, axis=0):
-        rows, free = np.flatnonzero((allowed == pattern).all(axis=1)), np.flatnonzero(pattern)
-        if free.size:
-            block = normal[np.ix_(rows, free, free)]
-            solution[np.ix_(rows, free)] = np.linalg.solve(block, right[np.ix_(rows, free)][:, :, None])[
-                :, :, 0
-            ]
-    return solution
-
-
-def _low_equations(
-    parameters: DynamicFactorParameters, expected: Expectation, pattern: ObservationPattern
-) -> tuple[FloatArray, FloatArray]:
-    """The same for aggregates: the latent y* = lambda'f + e is complete, its first term stationary."""
-    r = parameters.loadings.shape[1]
-    now, lagged = second_moments(expected, 0), second_moments(expected, 1)[1:]
-    first, later, earlier = now[0], now[1:].sum(axis=0), now[:-1].sum(axis=0)
-    cross = lagged.sum(axis=0)
-    normal, right = [], []
-    for k, series in enumerate(pattern.low):
-        phi = parameters.persistence[series]
-        moments = later - phi * (cross + cross.T) + phi**2 * earlier + (1.0 - phi**2) * first
-        moments = moments / parameters.variance[series]
-        normal.append(moments[:r, :r])
-        # e is x[r + k]; the latent series' quasi-difference is lambda'f~ + e~
-        right.append(moments[:r, :r] @ parameters.loadings[series] + moments[:r, r + k])
-    return np.array(normal), np.array(right)

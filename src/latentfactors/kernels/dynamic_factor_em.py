@@ -30,13 +30,17 @@ from latentfactors.kernels.dynamic_factor import (
     Expectation,
     ObservationPattern,
     expectation,
+)
+from latentfactors.kernels.dynamic_factor_moments import (
+    expected_moments,
     loading_score,
     loading_step,
-    second_moments,
+    residual_moments,
+    second_moment,
 )
 from latentfactors.kernels.em import squarem
 from latentfactors.kernels.factor_em import VarMoments, var_step
-from latentfactors.kernels.idiosyncratic import LARGEST_PERSISTENCE, idiosyncratic_step, residual_moments
+from latentfactors.kernels.idiosyncratic import LARGEST_PERSISTENCE, idiosyncratic_step
 from latentfactors.kernels.ppca import fit_ppca, posterior
 from latentfactors.kernels.rotation import fix_signs
 from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
@@ -121,7 +125,8 @@ def fit_dynamic_factor(
     parameters = unpack(found.parameters, start, structure)
     assert parameters is not None
     expected = expectation(parameters, pattern)
-    score = loading_score(parameters, expected, pattern, structure.allowed)
+    moments = expected_moments(expected, pattern, parameters.loadings.shape[1])
+    score = loading_score(parameters, moments, pattern, structure.allowed)
     return DynamicFactorFit(
         parameters=normalise(parameters, structure),
         loglikelihood=expected.loglikelihood,
@@ -140,10 +145,11 @@ def maximise(
     structure: Structure,
 ) -> DynamicFactorParameters:
     """One round of conditional maximisations."""
-    new = loading_step(parameters, expected, pattern, structure.allowed)
-    moments = residual_moments(new, parameters.loadings, expected, pattern)
+    moments = expected_moments(expected, pattern, parameters.loadings.shape[1])
+    new = loading_step(parameters, moments, pattern, structure.allowed)
+    residuals = residual_moments(new, parameters.loadings, moments, pattern)
     new = idiosyncratic_step(
-        new, moments, autoregressive=structure.autoregressive, smallest_variance=SMALLEST_VARIANCE
+        new, residuals, autoregressive=structure.autoregressive, smallest_variance=SMALLEST_VARIANCE
     )
     transition, innovation = np.zeros_like(new.transition), np.zeros_like(new.innovation)
     statistics = factor_moments(expected, parameters.transition.shape)
@@ -157,20 +163,22 @@ def maximise(
 def factor_moments(expected: Expectation, shape: tuple[int, ...]) -> VarMoments:
     """S_11, S_10, S_00 and the start of the (p, r, r) factor VAR, from the smoothed sequence."""
     p, r = shape[:2]
-    by_lag = [second_moments(expected, lag)[:, :r, :r] for lag in range(p + 1)]
     n_periods = expected.means.shape[0]
-    cross = np.hstack([by_lag[lag][p:].sum(axis=0) for lag in range(1, p + 1)])
+
+    def moment(lag: int, first: int, last: int) -> FloatArray:
+        return second_moment(expected, lag, first, last)[:r, :r]
+
+    cross = np.hstack([moment(lag, p, n_periods) for lag in range(1, p + 1)])
     past, start = np.zeros((p, r, p, r)), np.zeros((p, r, p, r))
     for i in range(p):
         for j in range(i, p):
             # E f_(t-1-i) f_(t-1-j)' sits at period t-1-i with lag j-i
-            moments = by_lag[j - i]
-            past[i, :, j] = moments[p - 1 - i : n_periods - 1 - i].sum(axis=0)
-            start[i, :, j] = moments[p - 1 - i]
+            past[i, :, j] = moment(j - i, p - 1 - i, n_periods - 1 - i)
+            start[i, :, j] = moment(j - i, p - 1 - i, p - i)
             past[j, :, i], start[j, :, i] = past[i, :, j].T, start[i, :, j].T
     size = p * r
     return VarMoments(
-        by_lag[0][p:].sum(axis=0), cross, past.reshape(size, size), start.reshape(size, size), n_periods - p
+        moment(0, p, n_periods), cross, past.reshape(size, size), start.reshape(size, size), n_periods - p
     )
 
 

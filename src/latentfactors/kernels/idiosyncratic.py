@@ -6,106 +6,34 @@
                              v_d = (1 - phi^2d)/(1 - phi^2), and 1/(1 - phi^2) for a first observation
 
 The closed form sum e_t e_(t-1) / sum e_(t-1)^2 is the maximum only without gaps and without the first term;
-with gaps it can lower the likelihood. Here s is concentrated out and phi found by a search over one
-dimension.
+with gaps it can lower the likelihood. Here s is concentrated out,
+
+    n log s(phi) + sum_d n_d log v_d(phi) - n_0 log(1 - phi^2)
+
+is evaluated on a grid over the whole of (-1, 1), and the slope's root beside the grid's best point found by
+regula falsi with bisection behind it, series by series.
 
 References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160, section 3.1; Meng & Rubin
 (1993).
 """
 
+# The arrays of the compiled functions are described where they are called.
+# pyright: basic
+
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+from numba import njit
 
-from latentfactors.kernels.dynamic_factor import (
-    DynamicFactorParameters,
-    Expectation,
-    ObservationPattern,
-    second_moments,
-)
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
+from latentfactors.kernels.dynamic_factor_moments import ResidualMoments
 
 LARGEST_PERSISTENCE = 0.999
 
-# Of a bracket on phi that is a few hundredths wide: down to rounding.
-_HALVINGS = 48
-
-
-@dataclass(frozen=True, eq=False)
-class ResidualMoments:
-    """Expected squares of the idiosyncratic terms, by series and gap.
-
-    Attributes
-    ----------
-    gaps : (D,) distinct gaps >= 1
-    first : (n,) sum of E e^2 over first observations
-    n_first : (n,) their number
-    now, cross, before : (n, D) sums of E e_t^2, E e_t e_(t-d), E e_(t-d)^2
-    count : (n, D)
-    """
-
-    gaps: IntArray
-    first: FloatArray
-    n_first: FloatArray
-    now: FloatArray
-    cross: FloatArray
-    before: FloatArray
-    count: FloatArray
-
-
-def residual_moments(
-    parameters: DynamicFactorParameters,
-    old_loadings: FloatArray,
-    expected: Expectation,
-    pattern: ObservationPattern,
-) -> ResidualMoments:
-    """Moments of e_it = y_it - lambda_i'f_t given the data, for the series in their order.
-
-    `old_loadings`: those of the E-step; a low-frequency e was defined with them.
-    """
-    r, n = parameters.loadings.shape[1], parameters.loadings.shape[0]
-    loadings = parameters.loadings[pattern.ordinary]
-    products = (loadings[:, :, None] * loadings[:, None, :]).reshape(-1, r * r).T
-    time, before, gap = pattern.time, pattern.time - pattern.gap, pattern.gap
-    flat = (time.size, r * r)
-    own = expected.covariances[:, 0, :r, :r]
-    fitted = expected.means[:, :r] @ loadings.T
-    residual, lagged = pattern.current - fitted[time], pattern.previous - fitted[before]
-    now = pattern.present * (residual**2 + own[time].reshape(flat) @ products)
-    cross = expected.covariances[time, gap, :r, :r].reshape(flat) @ products
-    cross = pattern.present * (residual * lagged + cross)
-    earlier = pattern.present * (lagged**2 + own[before].reshape(flat) @ products)
-    gaps = np.unique(np.append(gap[gap > 0], 1 if pattern.low.size else [])).astype(np.int64)
-    shape = (n, gaps.size)
-    first, n_first = np.zeros(n), np.zeros(n)
-    sums = [np.zeros(shape) for _ in range(4)]
-    starts = gap == 0
-    first[pattern.ordinary] = now[starts].sum(axis=0)
-    n_first[pattern.ordinary] = pattern.present[starts].sum(axis=0)
-    for column, d in enumerate(gaps):
-        chosen = gap == d
-        for target, source in zip(sums, (now, cross, earlier, pattern.present), strict=True):
-            target[pattern.ordinary, column] = source[chosen].sum(axis=0)
-    if pattern.low.size:
-        squares, ties = second_moments(expected, 0), second_moments(expected, 1)[1:]
-        column = int(np.searchsorted(gaps, 1))
-        for k, series in enumerate(pattern.low):
-            # e under the new loadings is (old - new)'f + e under the old ones
-            row = np.zeros(expected.means.shape[1])
-            row[:r] = old_loadings[series] - parameters.loadings[series]
-            row[r + k] = 1.0
-            e2 = squares @ row @ row
-            first[series], n_first[series] = e2[0], 1.0
-            for target, value in zip(
-                sums, (e2[1:].sum(), (ties @ row @ row).sum(), e2[:-1].sum(), e2.size - 1.0), strict=True
-            ):
-                target[series, column] = value
-    return ResidualMoments(gaps, first, n_first, *sums)
+_GRID = np.tanh(np.linspace(-3.8, 3.8, 39))
 
 
 def idiosyncratic_step(
@@ -115,65 +43,107 @@ def idiosyncratic_step(
     autoregressive: bool,
     smallest_variance: float,
 ) -> DynamicFactorParameters:
-    """The pair (phi, s) of every series that maximises its expected log-likelihood.
-
-    With s concentrated out, n log s(phi) + sum_d n_d log v_d(phi) - n_0 log(1 - phi^2) is minimised over phi
-    by a grid and then by bisection of its slope around the grid's best point, all series at once.
-    """
-    n_first = moments.n_first
-    n_all = n_first + moments.count.sum(axis=1)
-    n_all = np.maximum(n_all, 1.0)
-
-    def variance_at(phi: FloatArray) -> FloatArray:
-        """s(phi) for (n, J) candidates."""
-        total = (1.0 - phi**2) * moments.first[:, None]
-        for column, d in enumerate(moments.gaps):
-            power = phi**d
-            relative = _geometric(phi, int(d))
-            a, x, b = (each[:, column][:, None] for each in (moments.now, moments.cross, moments.before))
-            total = total + (a - 2.0 * power * x + power**2 * b) / relative
-        return np.maximum(total / n_all[:, None], smallest_variance)
-
-    def objective(phi: FloatArray) -> FloatArray:
-        value = n_all[:, None] * np.log(variance_at(phi)) - n_first[:, None] * np.log1p(-(phi**2))
-        for column, d in enumerate(moments.gaps):
-            if d > 1:
-                value = value + moments.count[:, column][:, None] * np.log(_geometric(phi, int(d)))
-        return value
-
-    def slope(phi: FloatArray) -> FloatArray:
-        """Derivative of the objective."""
-        total, change = (1.0 - phi**2) * moments.first[:, None], -2.0 * phi * moments.first[:, None]
-        value = 2.0 * n_first[:, None] * phi / (1.0 - phi**2)
-        for column, d in enumerate(moments.gaps):
-            power, before = phi**d, phi ** (d - 1)
-            v = _geometric(phi, int(d))
-            bend = 2.0 * (phi * v - d * power * before) / (1.0 - phi**2)
-            a, x, b = (each[:, column][:, None] for each in (moments.now, moments.cross, moments.before))
-            square = a - 2.0 * power * x + power**2 * b
-            total = total + square / v
-            change = change + (2.0 * d * before * (power * b - x) - square * bend / v) / v
-            value = value + moments.count[:, column][:, None] * bend / v
-        return value + n_all[:, None] * change / total
-
-    n = n_first.size
+    """The pair (phi, s) of every series that maximises its expected log-likelihood."""
+    n_all = np.maximum(moments.n_first + moments.count.sum(axis=1), 1.0)
     if not autoregressive:
-        return replace(parameters, variance=variance_at(np.zeros((n, 1)))[:, 0])
-    old = np.clip(parameters.persistence, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)[:, None]
-    grid = np.tanh(np.linspace(-3.8, 3.8, 39))
-    best = objective(np.broadcast_to(grid, (n, grid.size))).argmin(axis=1)
-    low = grid[np.maximum(best - 1, 0)][:, None]
-    high = grid[np.minimum(best + 1, grid.size - 1)][:, None]
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        rising = slope(middle) > 0.0
-        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
-    candidate = np.clip(0.5 * (low + high), -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
-    # rounding must not turn a maximum already reached into a step down
-    phi = np.where(objective(candidate) <= objective(old), candidate, old)
-    return replace(parameters, persistence=phi[:, 0], variance=variance_at(phi)[:, 0])
+        # a first observation, an aggregate's latent series: with phi = 0 all terms are squares of e_t
+        total = moments.first + moments.now.sum(axis=1)
+        return replace(parameters, variance=np.maximum(total / n_all, smallest_variance))
+    persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
+    old = np.clip(parameters.persistence, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
+    _search(
+        old,
+        moments.gaps,
+        moments.first,
+        moments.n_first,
+        moments.now,
+        moments.cross,
+        moments.before,
+        moments.count,
+        n_all,
+        smallest_variance,
+        _GRID,
+        persistence,
+        variance,
+    )
+    return replace(parameters, persistence=persistence, variance=variance)
 
 
-def _geometric(phi: FloatArray, d: int) -> FloatArray:
-    """1 + phi^2 + ... + phi^(2(d-1)) = (1 - phi^2d)/(1 - phi^2)."""
-    return (1.0 - phi ** (2 * d)) / (1.0 - phi**2)
+@njit(cache=True)
+def concentrated(phi, gaps, first, n_first, now, cross, before, count, n_all, smallest):  # pragma: no cover
+    """The objective at phi, its slope where s is above its floor, and s(phi); rows of one series."""
+    left = 1.0 - phi * phi
+    total, change = left * first, -2.0 * phi * first
+    value, slope = -n_first * math.log(left), 2.0 * n_first * phi / left
+    # phi^(d-1) and v_d grow from gap to gap, without cancellation near a unit root
+    power, v, bend, d = 1.0, 1.0, 0.0, 1
+    for c in range(gaps.size):
+        while d < gaps[c]:
+            # v_(d+1) = v_d + phi^(2d) with derivative v_d' + 2 d phi^(2d-1)
+            bend += 2.0 * d * power * power * phi
+            power *= phi
+            v += power * power
+            d += 1
+        if count[c] == 0.0:
+            continue
+        reach = power * phi
+        square = now[c] - 2.0 * reach * cross[c] + reach * reach * before[c]
+        total += square / v
+        change += (2.0 * d * power * (reach * before[c] - cross[c]) - square * bend / v) / v
+        value += count[c] * math.log(v)
+        slope += count[c] * bend / v
+    s = max(total / n_all, smallest)
+    value += n_all * math.log(s)
+    # at the floor s is a constant and the squares count by themselves
+    if total / n_all < smallest:
+        return value + total / s - n_all, slope + change / s, s
+    return value, slope + n_all * change / total, s
+
+
+@njit(cache=True)
+def _search(
+    old, gaps, first, n_first, now, cross, before, count, n_all, smallest, grid, phi, variance
+):  # pragma: no cover - compiled
+    """Fill phi (n,) and s (n,)."""
+    for i in range(old.size):
+        args = (gaps, first[i], n_first[i], now[i], cross[i], before[i], count[i], n_all[i], smallest)
+        reached, _, s = concentrated(old[i], *args)
+        phi[i], variance[i] = old[i], s
+        best, lowest = 0, math.inf
+        for j in range(grid.size):
+            value, _, _ = concentrated(grid[j], *args)
+            if value < lowest:
+                best, lowest = j, value
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
+        _, down, _ = concentrated(low, *args)
+        _, up, _ = concentrated(high, *args)
+        candidate = grid[best]
+        if down >= 0.0:
+            candidate = low
+        elif up <= 0.0:
+            candidate = high
+        else:
+            side = 0
+            for step in range(100):
+                # regula falsi (Illinois), every third step a bisection
+                middle = 0.5 * (low + high) if step % 3 == 2 else (low * up - high * down) / (up - down)
+                _, slope, _ = concentrated(middle, *args)
+                candidate = middle
+                if slope > 0.0:
+                    high, up = middle, slope
+                    if side == 1:
+                        down *= 0.5
+                    side = 1
+                elif slope < 0.0:
+                    low, down = middle, slope
+                    if side == -1:
+                        up *= 0.5
+                    side = -1
+                else:
+                    break
+                if high - low <= 4e-16:
+                    break
+        value, _, s = concentrated(candidate, *args)
+        # rounding must not turn a maximum already reached into a step down
+        if value <= reached:
+            phi[i], variance[i] = candidate, s
