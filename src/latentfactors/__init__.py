@@ -14,6 +14,7 @@ from latentfactors._version import __version__
 
 if TYPE_CHECKING:
     from latentfactors.datasets import french_frame, french_sample
+    from latentfactors.dynamic_series import Block
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         PanelPredictor,
         Predictor,
     )
-    from latentfactors.models.dfm import Block, DFMConfig, DynamicFactorModel
+    from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -99,7 +100,8 @@ _HOMES = {
     "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
     "mappers": ("BetaLambdaMapper", "NativeMapper"),
     "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
-    "models.dfm": ("Block", "DFMConfig", "DynamicFactorModel"),
+    "dynamic_series": ("Block",),
+    "models.dfm": ("DFMConfig", "DynamicFactorModel"),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",

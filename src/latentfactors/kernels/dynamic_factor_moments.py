@@ -5,7 +5,8 @@
 
 are sufficient: whatever lambda, phi and s are,
 
-    loadings     sum_d w_d E[f~ f~'] lambda = sum_d w_d E[f~ y~],  f~ = f_t - phi^d f_(t-d), w_d = 1/variance_d
+    loadings     sum_d w_d E[f~ f~'] lambda = sum_d w_d E[f~ y~],  f~ = f_t - phi^d f_(t-d),
+                 w_d = 1/variance_d
     residuals    E e_t e_(t-d) = y_t y_(t-d) - lambda'(...) + lambda'(...) lambda
 
 Low frequency    complete data are the latent high-frequency y* = lambda'f + e, so lambda moves by
@@ -126,12 +127,10 @@ def expected_moments(expected: Expectation, pattern: ObservationPattern, r: int)
 
 def second_moment(expected: Expectation, lag: int, first: int, last: int | None = None) -> FloatArray:
     """(m, m) sum over t = first, ..., last - 1 of E x_t x_(t-lag)'; first at least lag."""
-    last = expected.means.shape[0] if last is None else last
+    end = expected.means.shape[0] if last is None else last
     means = expected.means
-    return (
-        expected.covariances[first:last, lag].sum(axis=0)
-        + means[first:last].T @ means[first - lag : last - lag]
-    )
+    products = means[first:end].T @ means[first - lag : end - lag]
+    return expected.covariances[first:end, lag].sum(axis=0) + products
 
 
 def _at(expected: Expectation, t: int) -> FloatArray:

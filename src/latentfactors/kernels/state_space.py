@@ -167,8 +167,8 @@ def stationary_covariance(companion: FloatArray, noise: FloatArray) -> FloatArra
     if len(noise) <= _SMALL:
         from latentfactors.kernels.recursions import doubling_sum
 
-        sums = (np.ascontiguousarray(each, dtype=np.float64) for each in (noise, companion))
-        total, converged = doubling_sum(*sums, _DOUBLINGS)
+        first, step = np.ascontiguousarray(noise), np.ascontiguousarray(companion)
+        total, converged = doubling_sum(first, step, _DOUBLINGS)
         if converged:
             return total
     total, power = noise.copy(), companion

@@ -25,7 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
-from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, PanelMismatchError
+from latentfactors.dynamic_series import (
+    Block,
+    DynamicForecasts,
+    masked_periods,
+    model_structure,
+    training_series,
+)
+from latentfactors.errors import ConfigurationError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import (
@@ -41,60 +48,16 @@ from latentfactors.kernels.dynamic_factor_em import (
     fit_dynamic_factor,
     start_parameters,
 )
-from latentfactors.kernels.dynamic_factor_forecast import (
-    FilteredSequence,
-    filter_sequence,
-    forecast_sequence,
-)
+from latentfactors.kernels.dynamic_factor_forecast import filter_sequence
 from latentfactors.model import LatentFactorModel, known_assets
 from latentfactors.panel import Panel
-from latentfactors.periods import first_offenders
-from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
-from latentfactors.targeting import varies, wide_series
-from latentfactors.validate import count
+from latentfactors.targeting import wide_series
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
 
 FloatArray = npt.NDArray[np.float64]
 Idiosyncratic = Literal["iid", "ar1"]
-
-# Observations below which a series says nothing.
-_FEWEST = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Factors that only some series load on, beside the factors of all.
-
-    Parameters
-    ----------
-    name
-        Prefix of the factors' names.
-    series
-        Labels of its members.
-    n_factors
-        1 or more.
-
-    Raises
-    ------
-    ConfigurationError
-        No name, fewer than two series, repeated series.
-    """
-
-    name: str
-    series: tuple[str | int, ...]
-    n_factors: int = 1
-
-    def __post_init__(self) -> None:
-        at_least("n_factors", self.n_factors, 1)
-        if isinstance(self.series, str) or not isinstance(self.series, Sequence):
-            raise ConfigurationError(f"series of a block must be a tuple of labels, got {self.series!r}")
-        object.__setattr__(self, "series", tuple(self.series))
-        if not self.name or len(self.series) < 2 or len(set(self.series)) < len(self.series):
-            raise ConfigurationError(
-                f"a block needs a name and two or more different series, got {self.name!r}, {self.series!r}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,12 +209,17 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
 
     def _estimate(self, panel: Panel) -> tuple[DFMEstimates, FitSummary]:
         config = self.config
-        wide, labels, warnings = training_series(panel, config)
+        hidden, remarks = masked_periods(panel, config.masked)
+        wide, labels, warnings = training_series(
+            panel, hidden, config.blocks, config.n_factors, config.factor_lags
+        )
         weights = aggregation_weights(panel, labels)
-        hidden, remarks = _masked(panel, config)
-        location, scale = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
-        values = np.where(hidden[:, None], np.nan, (wide - location) / scale)
-        structure = model_structure(config, labels)
+        visible = np.where(hidden[:, None], np.nan, wide)
+        location, scale = np.nanmean(visible, axis=0), np.nanstd(visible, axis=0)
+        values = (visible - location) / scale
+        structure = model_structure(
+            labels, config.blocks, config.n_factors, autoregressive=config.autoregressive
+        )
         pattern = observation_pattern(
             values, autoregressive=config.autoregressive, lags=config.factor_lags, weights=weights
         )
@@ -286,7 +254,15 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             names=self.config.factor_names,
             information="filtered",
         )
-        native = DynamicForecasts(index=panel.index, estimates=estimates, filtered=filtered, before=before)
+        native = DynamicForecasts(
+            index=panel.index,
+            series=estimates.series,
+            location=estimates.location,
+            scale=estimates.scale,
+            parameters=estimates.parameters,
+            filtered=filtered,
+            before=before,
+        )
         return self._state(panel, estimates, factors, native)
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
@@ -333,145 +309,6 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
                 "aggregates": tuple(estimates.series[is_low].tolist()),
             },
         )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class DynamicForecasts:
-    """Native forecasts of factors and of every series, from each row's past.
-
-    Parameters
-    ----------
-    index
-        Rows of the panel.
-    estimates
-        `DFMEstimates`.
-    filtered
-        Laws of the recent past at B + T periods.
-    before
-        B.
-
-    Notes
-    -----
-    Row p looks one period back: origin p-1, target p-1 + horizon. The first period of all forecasts from the
-    stationary law, since nothing is known before it.
-    """
-
-    index: RowIndex
-    estimates: DFMEstimates
-    filtered: FilteredSequence
-    before: int
-
-    def factors(self, horizon: int) -> tuple[FloatArray, FloatArray]:
-        """(T, r) means and (T, r, r) covariances.
-
-        Raises
-        ------
-        HorizonError
-            Below 0: a backcast needs the panel as it is now, see `smooth`.
-        """
-        self._check(horizon)
-        means, covariances, _, _ = forecast_sequence(self.filtered, self.estimates.parameters, horizon)
-        r = means.shape[1]
-        return self._shift(means, np.zeros(r)), self._shift(covariances, np.eye(r))
-
-    def values(self, horizon: int) -> tuple[FloatArray, FloatArray]:
-        """(R,) means and variances in input units; NaN for series that training did not know.
-
-        Raises
-        ------
-        HorizonError
-            Below 0.
-        """
-        self._check(horizon)
-        estimates = self.estimates
-        _, _, means, variances = forecast_sequence(self.filtered, estimates.parameters, horizon)
-        unconditional = np.ones(means.shape[1])
-        means = estimates.location + estimates.scale * self._shift(means, 0.0 * unconditional)
-        variances = estimates.scale**2 * self._shift(variances, unconditional)
-        known = self.index.match_assets(estimates.series)
-        column = known[self.index.asset_codes]
-        rows, position = self.index.period_codes, np.maximum(column, 0)
-        return (
-            np.where(column >= 0, means[rows, position], np.nan),
-            np.where(column >= 0, variances[rows, position], np.nan),
-        )
-
-    def _shift(self, by_origin: FloatArray, first: FloatArray) -> FloatArray:
-        """What was known one period before each of the panel's periods."""
-        return np.concatenate([np.broadcast_to(first, (1, *by_origin.shape[1:])), by_origin])[
-            self.before : -1
-        ]
-
-    def _check(self, horizon: int) -> None:
-        if horizon < 0:
-            raise HorizonError(
-                f"the dynamic factor model forecasts horizons >= 0, got {horizon}: for a backcast smooth the "
-                "panel as it is known now"
-            )
-
-
-# ------------------------------------------------------------------------------------ reading the panel
-
-
-def training_series(panel: Panel, config: DFMConfig) -> tuple[FloatArray, npt.NDArray[Any], tuple[str, ...]]:
-    """Values (T, n) and labels of the series that move, and what was left out.
-
-    Raises
-    ------
-    InsufficientDataError
-        Fewer series than factors, or too few periods.
-    PanelMismatchError
-        A block that names unknown series.
-    """
-    active = panel.active_assets
-    wide, labels = panel.wide()[:, active], panel.assets[active]
-    # an AR(1) term and a loading need a handful of observations to be told apart
-    kept = (np.isfinite(wide).sum(axis=0) >= _FEWEST) & varies(wide)
-    left = labels[~kept]
-    remark = f"{left.size} series constant or with fewer than {_FEWEST} values left out: "
-    warnings = (remark + ", ".join(map(str, left)),) if left.size else ()
-    unknown = [s for block in config.blocks for s in block.series if s not in labels[kept].tolist()]
-    if unknown:
-        raise PanelMismatchError(
-            f"blocks name {first_offenders(map(repr, unknown))}, which training does not have (unknown, "
-            "constant or hardly observed): name series as the panel does"
-        )
-    r = len(config.factor_names)
-    if kept.sum() < max(r, 2) or panel.n_periods <= config.factor_lags + r + 5:
-        raise InsufficientDataError(
-            f"{count(r, 'factor')} with {config.factor_lags} lag(s) from {int(kept.sum())} usable series and "
-            f"{panel.n_periods} periods: give more series or periods, or ask for fewer factors"
-        )
-    return wide[:, kept], labels[kept], warnings
-
-
-def model_structure(config: DFMConfig, labels: npt.NDArray[Any]) -> Structure:
-    """Which loadings are free, and which factors form a block."""
-    r, n = len(config.factor_names), labels.size
-    allowed, groups, position = np.zeros((n, r), dtype=bool), [], 0
-    members = [(config.n_factors, np.ones(n, dtype=bool))]
-    members += [(b.n_factors, np.isin(labels, np.array(b.series, dtype=labels.dtype))) for b in config.blocks]
-    for k, inside in members:
-        if k:
-            group = np.arange(position, position + k)
-            allowed[np.ix_(np.flatnonzero(inside), group)] = True
-            groups.append(group)
-            position += k
-    return Structure(config.autoregressive, allowed, tuple(groups))
-
-
-def _masked(panel: Panel, config: DFMConfig) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
-    """Periods hidden from estimation; those after the training panel do not count."""
-    hidden = np.zeros(panel.n_periods, dtype=bool)
-    named = []
-    for each in config.masked:
-        try:
-            position = panel.index.position(each)
-        except Exception as error:
-            raise ConfigurationError(f"masked period {each!r}: {error}") from error
-        hidden[position] = True
-        named.append(str(panel.times[position]))
-    return hidden, ((f"{count(len(named), 'period')} masked: {', '.join(named)}",) if named else ())
 
 
 def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
