@@ -226,9 +226,9 @@ def test_two_factors_and_their_persistence_are_recovered(missing):
 
 def test_persistence_is_not_biased_by_gaps():
     """phi = .8 with 60% of the cells missing: neighbours after dropping the gaps would say .45."""
-    values, _ = simulate(480, 50, 2, phi=0.8, missing=0.6, seed=2)
-    structure = Structure(True, np.ones((50, 2), bool), (np.arange(2),))
-    weights = np.ones((50, 1))
+    values, _ = simulate(480, 100, 2, phi=0.8, missing=0.6, seed=2)
+    structure = Structure(True, np.ones((100, 2), bool), (np.arange(2),))
+    weights = np.ones((100, 1))
     pattern = observation_pattern(values, autoregressive=True, lags=1, weights=weights)
     start = start_parameters(values, weights, structure, 1)
     fit = fit_dynamic_factor(start, pattern, structure, tolerance=1e-4, max_iterations=200)
