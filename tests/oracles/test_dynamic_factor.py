@@ -16,10 +16,18 @@ from latentfactors.kernels.dynamic_factor_em import (
     fit_dynamic_factor,
     maximise,
     normalise,
+    pack,
     start_parameters,
+    unpack,
 )
 from latentfactors.kernels.dynamic_factor_forecast import filter_sequence, forecast_sequence
 from latentfactors.kernels.dynamic_factor_moments import expected_moments, loading_step, residual_moments
+from latentfactors.kernels.dynamic_factor_score import (
+    information,
+    parameter_covariance,
+    restrictions,
+    score,
+)
 from latentfactors.kernels.idiosyncratic import idiosyncratic_step
 from tests.oracles.dense_dfm import dense_dfm
 
@@ -262,3 +270,76 @@ def test_dropping_a_series_equals_never_seeing_it():
     fewer = expectation(without, observation_pattern(values[:, :-1], autoregressive=True, lags=1))
     assert full.loglikelihood == pytest.approx(fewer.loglikelihood, rel=1e-12)
     np.testing.assert_allclose(full.means, fewer.means, atol=1e-12)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_score_is_the_derivative_of_the_likelihood(design):
+    """Fisher's identity, in every free number: loadings, variances, persistence, A and Q, blocks included."""
+    _, _, parameters, pattern = draw(*design)
+    n, r, ar = *parameters.loadings.shape, design[5]
+    allowed = np.ones((n, r), bool)
+    allowed[0, 1] = False
+    for structure in (
+        Structure(ar, np.ones((n, r), bool), (np.arange(r),)),
+        Structure(ar, allowed, (np.array([0]), np.array([1]))),
+    ):
+        centre = pack(normalised_to(parameters, structure), structure)
+        at = unpack(centre, parameters, structure)
+        found, value = score(at, pattern, structure)
+        assert value == pytest.approx(loglikelihood(at, pattern), rel=1e-12)
+        numeric = []
+        for j in range(centre.size):
+            step = 1e-5 * np.eye(centre.size)[j]
+            up, down = (loglikelihood(unpack(centre + s * step, at, structure), pattern) for s in (1, -1))
+            numeric.append((up - down) / 2e-5)
+        np.testing.assert_allclose(found, numeric, rtol=1e-5, atol=1e-5)
+
+
+def normalised_to(parameters, structure):
+    """The same parameters with what the structure fixes at zero set to zero."""
+    transition, innovation = np.zeros_like(parameters.transition), np.zeros_like(parameters.innovation)
+    for group in structure.groups:
+        block = np.ix_(group, group)
+        transition[:, *block], innovation[block] = (
+            parameters.transition[:, *block],
+            parameters.innovation[block],
+        )
+    loadings = np.where(structure.allowed, parameters.loadings, 0.0)
+    return replace(parameters, loadings=loadings, transition=transition, innovation=innovation)
+
+
+def test_information_is_the_curvature_of_the_likelihood():
+    _, _, parameters, pattern = draw(*DESIGNS[5])
+    n, r = parameters.loadings.shape
+    structure = Structure(True, np.ones((n, r), bool), (np.arange(r),))
+    found = information(parameters, pattern, structure)
+    centre, value = pack(parameters, structure), loglikelihood(parameters, pattern)
+    for j in range(0, centre.size, 3):
+        step = 1e-3 * np.eye(centre.size)[j]
+        ends = [loglikelihood(unpack(centre + s * step, parameters, structure), pattern) for s in (1, -1)]
+        curvature = -(sum(ends) - 2.0 * value) / 1e-6
+        assert found[j, j] == pytest.approx(curvature, rel=1e-3, abs=1e-3)
+
+
+def test_standard_errors_with_many_series_are_those_of_known_factors():
+    """sqrt((1 - phi^2)/T) for phi, s sqrt(2/T) for s, up to what the factors' uncertainty adds."""
+    T, n, r = 400, 24, 2
+    values, _ = simulate(T, n, r, phi=0.5, missing=0.0, seed=3)
+    structure = Structure(True, np.ones((n, r), bool), (np.arange(r),))
+    pattern = observation_pattern(values, autoregressive=True, lags=1)
+    start = start_parameters(values, np.ones((n, 1)), structure, 1)
+    fit = fit_dynamic_factor(start, pattern, structure, tolerance=1e-6, max_iterations=600)
+    assert np.abs(score(fit.parameters, pattern, structure)[0]).max() < 0.05
+    assert np.abs(restrictions(fit.parameters, structure)).max() < 1e-9
+    covariance = parameter_covariance(fit.parameters, pattern, structure)
+    spread = np.sqrt(np.diag(covariance))[n * r :]
+    phi = fit.parameters.persistence
+    log_s, atanh_phi = spread[:n], spread[n : 2 * n]
+    ratio = atanh_phi * (1 - phi**2) / np.sqrt((1 - phi**2) / T)
+    assert np.median(ratio) == pytest.approx(1.05, abs=0.07)
+    assert ratio.min() > 0.95
+    ratio = log_s / np.sqrt(2 / T)
+    assert np.median(ratio) == pytest.approx(1.05, abs=0.07)
+    assert ratio.min() > 0.95
+    # the restrictions take out r^2 directions
+    assert np.linalg.matrix_rank(covariance, tol=1e-12 * np.abs(covariance).max()) == len(covariance) - r**2

@@ -158,6 +158,19 @@ def expected_loglikelihood(moments: VarMoments, coefficients: FloatArray, covari
     return _expected(moments, np.hstack(list(coefficients)), covariance)
 
 
+def var_score(
+    moments: VarMoments, coefficients: FloatArray, covariance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Gradients of l(A, Q) by A (p, r, r) and by Q (r, r), the start's law included."""
+    a, r = np.hstack(list(coefficients)), len(covariance)
+    slope_a, slope_q = _start_gradients(moments, a, covariance)
+    precision = np.linalg.inv(covariance)
+    slope_a = precision @ (moments.cross - a @ moments.past) + slope_a
+    deviation = precision @ _residual(moments, a) @ precision
+    slope_q = 0.5 * (deviation - moments.count * precision) + slope_q
+    return slope_a.reshape(r, -1, r).transpose(1, 0, 2), slope_q
+
+
 def var_step(
     moments: VarMoments,
     coefficients: FloatArray,
