@@ -222,16 +222,15 @@ def _ascend(
 
 
 def _expected(moments: VarMoments, a: FloatArray, covariance: FloatArray) -> float:
+    from latentfactors.kernels.recursions import gaussian_value
+
     try:
-        root = np.linalg.cholesky(covariance)
-        start = np.linalg.cholesky(_start_covariance(a, covariance))
-    except (np.linalg.LinAlgError, ValueError):
+        start = _start_covariance(a, covariance)
+    except ValueError:
         return -math.inf
-    deviation = np.trace(np.linalg.solve(covariance, _residual(moments, a)))
-    begin = np.trace(np.linalg.solve(start.T, np.linalg.solve(start, moments.start)))
-    logs = moments.count * np.log(np.diag(root)).sum() + np.log(np.diag(start)).sum()
-    value = float(-logs - 0.5 * (deviation + begin))
-    return value if math.isfinite(value) else -math.inf
+    value = gaussian_value(covariance, _residual(moments, a), float(moments.count))
+    value += gaussian_value(start, moments.start, 1.0)
+    return float(value) if math.isfinite(value) else -math.inf
 
 
 def _residual(moments: VarMoments, a: FloatArray) -> FloatArray:

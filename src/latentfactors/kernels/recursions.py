@@ -408,3 +408,37 @@ def doubling_sum(noise, companion, doublings):  # pragma: no cover - compiled
             return total, True
         power[:, :] = square
     return total, False
+
+
+@njit(cache=True)
+def gaussian_value(covariance, second, count):  # pragma: no cover - compiled
+    """-(count log|S| + tr(S^-1 M))/2 by a Cholesky factor of S; -inf where S is not positive definite."""
+    m = covariance.shape[0]
+    root = np.zeros((m, m))
+    column = np.zeros(m)
+    value = 0.0
+    for i in range(m):
+        for j in range(i + 1):
+            total = covariance[i, j]
+            for k in range(j):
+                total -= root[i, k] * root[j, k]
+            if i == j:
+                if not total > 0.0:
+                    return -np.inf
+                root[i, i] = math.sqrt(total)
+                value -= count * math.log(root[i, i])
+            else:
+                root[i, j] = total / root[j, j]
+    for j in range(m):
+        for i in range(m):
+            total = second[i, j]
+            for k in range(i):
+                total -= root[i, k] * column[k]
+            column[i] = total / root[i, i]
+        for i in range(m - 1, j - 1, -1):
+            total = column[i]
+            for k in range(i + 1, m):
+                total -= root[k, i] * column[k]
+            column[i] = total / root[i, i]
+        value -= 0.5 * column[j]
+    return value
