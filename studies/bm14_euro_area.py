@@ -236,7 +236,8 @@ def main() -> None:
 {panel.n_assets} series, {panel.times[0]} to {panel.times[-1]}, {missing:.1%} of the monthly growth rates
 missing; {arguments.factors} factors, {arguments.lags} lags, AR(1) idiosyncratic terms, quarterly series with
 weights (1, 2, 3, 2, 1)/3. The public data lack the proprietary series of the paper, vintages are not
-real-time, and estimation stops at changes of 1e-3: numbers are comparable with one another, not with the paper's tables.
+real-time, and estimation stops at changes of 1e-3: numbers are comparable with one another, not with the
+paper's tables.
 
 ## Fits of the whole sample
 

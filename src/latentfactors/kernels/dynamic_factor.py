@@ -274,13 +274,16 @@ def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) 
         vectors[block] = current @ np.hstack([w * loadings, once])
         vectors[block] -= pattern.previous[block] @ np.hstack([once, c * once])
     order = pattern.by_time
-    matrices, vectors = matrices[order], vectors[order]
+    tied = bool(pattern.gap.any())
+    if tied:
+        matrices, vectors = matrices[order], vectors[order]
+    none = np.zeros((n_groups, r, r))
     coupling = Coupling(
         time=pattern.time[order],
         gap=pattern.gap[order],
         now=unpack(matrices[:, :k]),
-        cross=unpack(matrices[:, k : 2 * k]),
-        before=unpack(matrices[:, 2 * k :]),
+        cross=unpack(matrices[:, k : 2 * k]) if tied else none,
+        before=unpack(matrices[:, 2 * k :]) if tied else none,
         vector_now=np.ascontiguousarray(vectors[:, :r]),
         vector_before=np.ascontiguousarray(vectors[:, r:]),
     )

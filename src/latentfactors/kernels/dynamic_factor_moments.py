@@ -174,15 +174,18 @@ def loading_equations(
     """Normal matrices (n, r, r) and right sides (n, r) of the generalised least squares of all series."""
     n, r = parameters.loadings.shape
     power, variance = pair_weights(parameters, pattern)
-    w = 1.0 / variance
-    scales = (w, -2.0 * w * power, w * power**2)
     normal, right = np.zeros((n, r, r)), np.zeros((n, r))
-    matrices = (moments.now, moments.cross, moments.before)
-    vectors = (moments.value_now, 0.5 * moments.value_cross, moments.value_before)
-    normal[pattern.ordinary] = sum(
-        np.einsum("dn,dnij->nij", a, b) for a, b in zip(scales, matrices, strict=True)
-    )
-    right[pattern.ordinary] = sum(np.einsum("dn,dni->ni", a, b) for a, b in zip(scales, vectors, strict=True))
+    total, vectors = np.zeros((pattern.ordinary.size, r, r)), np.zeros((pattern.ordinary.size, r))
+    for d, gap in enumerate(pattern.gaps):
+        w, c = 1.0 / variance[d], power[d]
+        total += w[:, None, None] * moments.now[d]
+        vectors += w[:, None] * moments.value_now[d]
+        if gap:
+            total += (w * c**2)[:, None, None] * moments.before[d]
+            total -= (2.0 * w * c)[:, None, None] * moments.cross[d]
+            vectors += (w * c**2)[:, None] * moments.value_before[d]
+            vectors -= (w * c)[:, None] * moments.value_cross[d]
+    normal[pattern.ordinary], right[pattern.ordinary] = total, vectors
     for k, series in enumerate(pattern.low):
         phi = parameters.persistence[series]
         total = moments.low_now - 2.0 * phi * moments.low_cross + phi**2 * moments.low_before
@@ -228,30 +231,30 @@ def residual_moments(
     """
     n, r = parameters.loadings.shape
     loadings = parameters.loadings[pattern.ordinary]
-    sums = []
-    for squares, vectors, matrices, times in zip(
-        pattern.squares,
-        (moments.value_now, moments.value_cross, moments.value_before),
-        (moments.now, moments.cross, moments.before),
-        (2.0, 1.0, 2.0),
-        strict=True,
-    ):
-        linear = np.einsum("dni,ni->dn", vectors, loadings)
-        quadratic = (np.einsum("dnij,nj->dni", matrices, loadings) * loadings).sum(axis=2)
-        sums.append(squares - times * linear + quadratic)
-    gaps = np.unique(np.append(pattern.gaps[pattern.gaps > 0], 1 if pattern.low.size else [])).astype(
-        np.int64
+    kinds = (
+        (moments.value_now, moments.now, 2.0),
+        (moments.value_cross, moments.cross, 1.0),
+        (moments.value_before, moments.before, 2.0),
     )
+
+    def square(kind: int, d: int) -> FloatArray:
+        vectors, matrices, times = kinds[kind]
+        half = np.matmul(matrices[d], loadings[:, :, None])[:, :, 0] - times * vectors[d]
+        return pattern.squares[kind, d] + (half * loadings).sum(axis=1)
+
+    gaps = pattern.gaps[pattern.gaps > 0]
+    if pattern.low.size and not (gaps == 1).any():
+        gaps = np.concatenate([[1], gaps])
     shape = (n, gaps.size)
     first, n_first = np.zeros(n), np.zeros(n)
     found = [np.zeros(shape) for _ in range(4)]
     at = np.searchsorted(gaps, pattern.gaps)
     for d, gap in enumerate(pattern.gaps):
         if gap == 0:
-            first[pattern.ordinary], n_first[pattern.ordinary] = sums[0][d], pattern.count[d]
+            first[pattern.ordinary], n_first[pattern.ordinary] = square(0, d), pattern.count[d]
             continue
-        for target, source in zip(found, (*sums, pattern.count), strict=True):
-            target[pattern.ordinary, at[d]] = source[d]
+        for target, source in zip(found, (*(square(k, d) for k in range(3)), pattern.count[d]), strict=True):
+            target[pattern.ordinary, at[d]] = source
     for k, series in enumerate(pattern.low):
         # e under the new loadings is (old - new)'f + e under the old ones
         row = np.zeros(moments.low_now.shape[0])
