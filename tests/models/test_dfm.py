@@ -132,7 +132,7 @@ def test_quarterly_series_are_aggregates_of_months(kind):
     assert np.isfinite(values).all()
 
 
-def test_blocks_are_loaded_by_their_series_only():
+def test_blocks_are_loaded_by_their_series_only(tmp_path):
     rng = np.random.default_rng(1)
     f, values = draw(240, 16, 1, seed=2)
     own, _ = draw(240, 1, 1, seed=9)
@@ -147,6 +147,8 @@ def test_blocks_are_loaded_by_their_series_only():
     factors = model.smooth(panel).factor_returns
     assert explained(factors[:, :1], f).min() > 0.8
     assert explained(factors[:, 1:], own).min() > 0.7
+    model.save(tmp_path / "blocks.lf")
+    assert DynamicFactorModel.load(tmp_path / "blocks.lf").config == model.config
     # a restriction of the two-factor model
     assert summary.loglikelihood < fitted(panel, 2, tolerance=1e-4)[1].loglikelihood
     assert summary.metrics["n_parameters"] == 16 + 8 + 32 + 2 + 2 - 2

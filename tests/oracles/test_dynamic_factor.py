@@ -29,6 +29,7 @@ from latentfactors.kernels.dynamic_factor_score import (
     score,
 )
 from latentfactors.kernels.idiosyncratic import idiosyncratic_step
+from latentfactors.kernels.recursions import doubling_sum, gaussian_value
 from tests.oracles.dense_dfm import dense_dfm
 
 MARIANO_MURASAWA = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 3.0
@@ -343,3 +344,30 @@ def test_standard_errors_with_many_series_are_those_of_known_factors():
     assert ratio.min() > 0.95
     # the restrictions take out r^2 directions
     assert np.linalg.matrix_rank(covariance, tol=1e-12 * np.abs(covariance).max()) == len(covariance) - r**2
+
+
+@pytest.mark.parametrize("m", [1, 3, 6])
+def test_compiled_sums_equal_their_plain_twins(m):
+    rng = np.random.default_rng(m)
+    companion = 0.5 * rng.normal(size=(m, m)) / np.sqrt(m)
+    noise, second = (x @ x.T + np.eye(m) for x in rng.normal(size=(2, m, m)))
+    total, converged = doubling_sum(noise, companion, 46)
+    plain = np.linalg.solve(np.eye(m**2) - np.kron(companion, companion), noise.ravel()).reshape(m, m)
+    assert converged
+    np.testing.assert_allclose(total, plain, rtol=1e-12)
+    value = -0.5 * (7.0 * np.linalg.slogdet(noise)[1] + np.trace(np.linalg.solve(noise, second)))
+    assert gaussian_value(noise, second, 7.0) == pytest.approx(value, rel=1e-13)
+    assert gaussian_value(-noise, second, 7.0) == -np.inf
+    assert not doubling_sum(noise, np.eye(m) * 1.01, 46)[1]
+
+
+def test_a_hole_of_a_hundred_months_is_one_quasi_difference():
+    values, weights, parameters, _ = draw(130, 4, 2, 1, 0.1, True, 0)
+    values[5:115, 2] = np.nan
+    values[4, 2], values[115, 2] = 0.5, -0.5
+    pattern = observation_pattern(values, autoregressive=True, lags=1, weights=weights)
+    assert pattern.gaps[-1] == 111
+    expected = expectation(parameters, pattern)
+    loglik, mean, _ = dense_dfm(values, parameters, weights=weights, lead=0)
+    assert expected.loglikelihood == pytest.approx(loglik, rel=1e-10)
+    np.testing.assert_allclose(expected.means[:, :2], mean, atol=1e-9)
