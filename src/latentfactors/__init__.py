@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         characteristics_from_returns,
     )
     from latentfactors.datasets import french_frame, french_sample
+    from latentfactors.dynamic_series import Block
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
@@ -46,10 +47,7 @@ if TYPE_CHECKING:
         tangency_weights,
         weights_table,
     )
-    from latentfactors.factor_files import (
-        read_liquidity_factors,
-        read_q_factors,
-    )
+    from latentfactors.factor_files import read_liquidity_factors, read_q_factors
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -68,20 +66,9 @@ if TYPE_CHECKING:
         read_french_factors,
         read_french_risk_free,
     )
-    from latentfactors.french_panel import (
-        FRENCH_SORTS,
-        french_characteristic_panel,
-        momentum_spread,
-    )
+    from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
     from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
-    from latentfactors.jobs import (
-        Job,
-        JobResult,
-        parse_job,
-        read_job,
-        run_job,
-        write_job,
-    )
+    from latentfactors.jobs import Job, JobResult, parse_job, read_job, run_job, write_job
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
         AssetMapper,
@@ -93,6 +80,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
         CrossSectionalRidgePredictor,
@@ -163,7 +151,11 @@ _HOMES = {
         "ReturnWindows",
         "characteristics_from_returns",
     ),
-    "datasets": ("french_frame", "french_sample"),
+    "datasets": (
+        "french_frame",
+        "french_sample",
+    ),
+    "dynamic_series": ("Block",),
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",
@@ -195,15 +187,6 @@ _HOMES = {
         "read_liquidity_factors",
         "read_q_factors",
     ),
-    "french": (
-        "excess_panel",
-        "french_sections",
-        "read_french_csv",
-        "read_french_factors",
-        "read_french_risk_free",
-    ),
-    "fred": ("fred_panel", "read_fred_csv"),
-    "fred_vintages": ("FredVintages", "mixed_frequency_panel"),
     "forecasters": (
         "AR1FactorForecaster",
         "EWMABaseFactorForecaster",
@@ -213,10 +196,29 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
+    "fred": (
+        "fred_panel",
+        "read_fred_csv",
+    ),
+    "fred_vintages": (
+        "FredVintages",
+        "mixed_frequency_panel",
+    ),
+    "french": (
+        "excess_panel",
+        "french_sections",
+        "read_french_csv",
+        "read_french_factors",
+        "read_french_risk_free",
+    ),
     "french_panel": (
         "FRENCH_SORTS",
         "french_characteristic_panel",
         "momentum_spread",
+    ),
+    "goyal_welch": (
+        "equity_premium_panel",
+        "read_goyal_welch",
     ),
     "jobs": (
         "Job",
@@ -226,11 +228,30 @@ _HOMES = {
         "run_job",
         "write_job",
     ),
-    "goyal_welch": ("equity_premium_panel", "read_goyal_welch"),
-    "mappers": ("BetaLambdaMapper", "NativeMapper"),
-    "model": ("AssetMapper", "FactorForecaster", "LatentFactorModel", "PanelPredictor", "Predictor"),
+    "mappers": (
+        "BetaLambdaMapper",
+        "NativeMapper",
+    ),
+    "model": (
+        "AssetMapper",
+        "FactorForecaster",
+        "LatentFactorModel",
+        "PanelPredictor",
+        "Predictor",
+    ),
     "models.autoregressive": ("AutoregressivePredictor",),
-    "models.cae": ("CAEConfig", "CAEModel"),
+    "models.cae": (
+        "CAEConfig",
+        "CAEModel",
+    ),
+    "models.credit_factor": (
+        "CreditFactorConfig",
+        "CreditFactorModel",
+    ),
+    "models.dfm": (
+        "DFMConfig",
+        "DynamicFactorModel",
+    ),
     "models.direct": (
         "CrossSectionalOLSPredictor",
         "CrossSectionalRidgePredictor",
@@ -238,19 +259,45 @@ _HOMES = {
         "RegressorPredictor",
         "ZeroPredictor",
     ),
-    "models.credit_factor": ("CreditFactorConfig", "CreditFactorModel"),
-    "models.graph_factor": ("GraphFactorConfig", "GraphFactorModel"),
-    "models.factor_regression": ("FactorRegressionConfig", "FactorRegressionModel"),
-    "models.ipca": ("IPCAConfig", "IPCAModel"),
-    "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
-    "models.pca": ("PCAConfig", "PCAModel"),
-    "models.ptfa": ("PTFAConfig", "PTFAModel"),
-    "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
-    "neural": ("TrainingConfig", "watch"),
-    "options": ("EWMA", "VAR", "Bootstrap"),
+    "models.factor_regression": (
+        "FactorRegressionConfig",
+        "FactorRegressionModel",
+    ),
+    "models.graph_factor": (
+        "GraphFactorConfig",
+        "GraphFactorModel",
+    ),
+    "models.ipca": (
+        "IPCAConfig",
+        "IPCAModel",
+    ),
+    "models.observed": (
+        "ObservedFactorConfig",
+        "ObservedFactorModel",
+    ),
+    "models.pca": (
+        "PCAConfig",
+        "PCAModel",
+    ),
+    "models.ptfa": (
+        "PTFAConfig",
+        "PTFAModel",
+    ),
+    "models.rp_pca": (
+        "RPPCAConfig",
+        "RPPCAModel",
+    ),
+    "neural": (
+        "TrainingConfig",
+        "watch",
+    ),
+    "options": (
+        "Bootstrap",
+        "EWMA",
+        "VAR",
+    ),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
-    "risk": ("RiskConfig", "RiskModel", "attribute_performance", "decompose", "risk_model"),
     "prepare": (
         "add_constant",
         "fill_missing",
@@ -276,10 +323,32 @@ _HOMES = {
         "write_certificates",
         "write_report",
     ),
-    "rows": ("Attribute", "SeriesInfo"),
-    "splits": ("ExpandingWindow", "RollingWindow", "VintageSplits"),
-    "results": ("AssetForecastResult", "AssetWeightsResult", "FactorForecastResult", "Prediction"),
-    "state": ("FitSummary", "LatentFactorState"),
+    "results": (
+        "AssetForecastResult",
+        "AssetWeightsResult",
+        "FactorForecastResult",
+        "Prediction",
+    ),
+    "risk": (
+        "RiskConfig",
+        "RiskModel",
+        "attribute_performance",
+        "decompose",
+        "risk_model",
+    ),
+    "rows": (
+        "Attribute",
+        "SeriesInfo",
+    ),
+    "splits": (
+        "ExpandingWindow",
+        "RollingWindow",
+        "VintageSplits",
+    ),
+    "state": (
+        "FitSummary",
+        "LatentFactorState",
+    ),
     "track_record": ("WalkForwardResult",),
     "transforms": (
         "annualised_rate",

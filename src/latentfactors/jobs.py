@@ -15,7 +15,6 @@ new model is one line in a registry below. Paths start from the folder of the co
 from __future__ import annotations
 
 import csv
-import importlib
 import inspect
 import os
 import platform
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from latentfactors.errors import ConfigurationError, PanelError
 from latentfactors.estimator import check_horizon
@@ -47,13 +46,14 @@ __all__ = ["Job", "JobResult", "load_panel", "parse_job", "read_job", "run_job",
 
 # ------------------------------------------------------------------------------------ what can be named
 
-# A model's config stands beside it: XModel is built from XConfig.
+# A model is built from the config that its base names: LatentFactorModel[XConfig, XEstimates].
 MODELS = {
     "pca": "models.pca:PCAModel",
     "rp_pca": "models.rp_pca:RPPCAModel",
     "factor_regression": "models.factor_regression:FactorRegressionModel",
     "ipca": "models.ipca:IPCAModel",
     "cae": "models.cae:CAEModel",
+    "dfm": "models.dfm:DynamicFactorModel",
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",
     "credit_factor": "models.credit_factor:CreditFactorModel",
@@ -319,7 +319,7 @@ def _pipeline(options: dict[str, Any], where: str) -> LatentFactorForecastPipeli
             raise ConfigurationError(f"{where}: a pipeline needs {key}, one of {', '.join(registry)}")
         cls, chosen, spot = selected(registry, parts[key], "type", f"{where} {key}")
         if key == "model":
-            config = getattr(importlib.import_module(cls.__module__), f"{cls.__name__[:-5]}Config")
+            config, _ = get_args(cls.__orig_bases__[0])
             parts[key] = cls(make(config, chosen, spot))
         else:
             parts[key] = make(cls, chosen, spot)

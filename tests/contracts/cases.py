@@ -26,6 +26,8 @@ from latentfactors import (
     CreditFactorModel,
     CrossSectionalOLSPredictor,
     CrossSectionalRidgePredictor,
+    DFMConfig,
+    DynamicFactorModel,
     EWMAFactorForecaster,
     ExpandingMeanFactorForecaster,
     FactorRegressionConfig,
@@ -73,6 +75,8 @@ class Case:
     shifts : forecasts follow a change of the values' origin (a location is part of the model)
     horizons : horizons it serves
     targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
+    targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
+    bits : why rule 1 holds to 1e-10 and not to the bit; None: to the bit
     lifted : rule number -> reason
     """
 
@@ -90,6 +94,8 @@ class Case:
     targets: tuple[str, ...] | None = None
     tolerance: float = 1e-8
     rows_matter: str | None = None
+    targets: tuple[str, ...] | None = None
+    bits: str | None = None
     lifted: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -138,6 +144,17 @@ def exact_categories() -> tuple[Panel, np.ndarray]:
     links = np.column_stack([np.ones(sector.size), *(sector == c for c in range(3))])
     truth = panel.index.gather(rng.normal(size=(64, 4)) * [0.05, 0.03, 0.03, 0.03] @ links.T)
     return hide(panel.with_values(truth)), truth
+
+
+def exact_mirrored() -> tuple[Panel, np.ndarray]:
+    """Two factors, second half minus the first and hidden alike: sample means are the means, gaps or not."""
+    rng = np.random.default_rng(4)
+    loadings, factors = rng.normal(size=(24, 2)), rng.normal(size=(32, 2)) * [0.05, 0.03]
+    values = 0.1 * rng.normal(size=24) + np.concatenate([factors, -factors]) @ loadings.T
+    hidden = np.tile(rng.uniform(size=(32, 24)) < 0.3, (2, 1))
+    panel = contract_panel(ragged=False, missing=0.0).between(0, 64)
+    truth = panel.index.gather(values)
+    return panel.with_values(np.where(panel.index.gather(hidden), np.nan, truth)), truth
 
 
 def exact_characteristics() -> tuple[Panel, np.ndarray]:
@@ -345,6 +362,23 @@ def regressed_declared(model, panel):
     return {"covariance with the target positive": max(0.0, -covariances.min())}
 
 
+def dynamic_declared(model, panel):
+    """Var(f) = I; Lambda'D^-1 Lambda diagonal, descending; the largest loading of each factor positive."""
+    found = model.estimates
+    r = found.loadings.shape[1]
+    transition = found.transition[0]
+    variance = np.linalg.solve(np.eye(r * r) - np.kron(transition, transition), found.innovation.ravel())
+    gram = found.loadings.T @ (found.loadings / found.idiosyncratic_variance[:, None])
+    diagonal = np.diag(gram)
+    largest = found.loadings[np.abs(found.loadings).argmax(axis=0), np.arange(r)]
+    return {
+        "factors have unit variance": np.abs(variance.reshape(r, r) - np.eye(r)).max(),
+        "information diagonal": np.abs(gram - np.diag(diagonal)).max() / diagonal.max(),
+        "information descending": max(0.0, np.diff(diagonal).max() / diagonal.max()),
+        "largest loading positive": max(0.0, -largest.min()),
+    }
+
+
 # ------------------------------------------------------------------------ the list
 
 NO_FACTORS = {3: "has no latent factors, so nothing to rotate"}
@@ -437,6 +471,7 @@ CAE_CONFIGS = {
         ),
     ),
 }
+
 GIVEN = ("mkt", "smb")
 OBSERVED_CONFIGS = {
     "static": ObservedFactorConfig(factors=GIVEN, alpha=False),
@@ -567,6 +602,26 @@ CASES: list[Case] = [
             tolerance=1e-6 if config.dynamics else 1e-8,
         )
         for name, config in PTFA_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=f"DFM, {kind}",
+            make=pipeline(
+                lambda kind=kind: DynamicFactorModel(
+                    DFMConfig(n_factors=2, idiosyncratic=kind, tolerance=1e-9, max_iterations=2000)
+                ),
+                NativeFactorForecaster,
+                NativeMapper,
+            ),
+            exact=exact_mirrored,
+            # idiosyncratic variances have a floor of 1e-6 of a series' own
+            exact_tolerance=1e-3,
+            declared=dynamic_declared,
+            bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
+            shifts=True,
+            horizons=(0, 1, 2),
+        )
+        for kind in ("iid", "ar1")
     ),
     Case(
         name="static double",

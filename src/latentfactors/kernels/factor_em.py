@@ -158,6 +158,19 @@ def expected_loglikelihood(moments: VarMoments, coefficients: FloatArray, covari
     return _expected(moments, np.hstack(list(coefficients)), covariance)
 
 
+def var_score(
+    moments: VarMoments, coefficients: FloatArray, covariance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Gradients of l(A, Q) by A (p, r, r) and by Q (r, r), the start's law included."""
+    a, r = np.hstack(list(coefficients)), len(covariance)
+    slope_a, slope_q = _start_gradients(moments, a, covariance)
+    precision = np.linalg.inv(covariance)
+    slope_a = precision @ (moments.cross - a @ moments.past) + slope_a
+    deviation = precision @ _residual(moments, a) @ precision
+    slope_q = 0.5 * (deviation - moments.count * precision) + slope_q
+    return slope_a.reshape(r, -1, r).transpose(1, 0, 2), slope_q
+
+
 def var_step(
     moments: VarMoments,
     coefficients: FloatArray,
@@ -209,16 +222,15 @@ def _ascend(
 
 
 def _expected(moments: VarMoments, a: FloatArray, covariance: FloatArray) -> float:
+    from latentfactors.kernels.recursions import gaussian_value
+
     try:
-        root = np.linalg.cholesky(covariance)
-        start = np.linalg.cholesky(_start_covariance(a, covariance))
-    except (np.linalg.LinAlgError, ValueError):
+        start = _start_covariance(a, covariance)
+    except ValueError:
         return -math.inf
-    deviation = np.trace(np.linalg.solve(covariance, _residual(moments, a)))
-    begin = np.trace(np.linalg.solve(start.T, np.linalg.solve(start, moments.start)))
-    logs = moments.count * np.log(np.diag(root)).sum() + np.log(np.diag(start)).sum()
-    value = float(-logs - 0.5 * (deviation + begin))
-    return value if math.isfinite(value) else -math.inf
+    value = gaussian_value(covariance, _residual(moments, a), float(moments.count))
+    value += gaussian_value(start, moments.start, 1.0)
+    return float(value) if math.isfinite(value) else -math.inf
 
 
 def _residual(moments: VarMoments, a: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -247,23 +247,31 @@ def _cholesky_batch(A: FloatArray) -> tuple[list[list[FloatArray]], BoolArray]:
 
 def outer_products(x: FloatArray) -> FloatArray:
     """x_i x_i' for the rows of x (n, K), packed: (n, K(K+1)/2), the upper triangle row by row."""
-    rows, columns = np.triu_indices(x.shape[1])
+    rows, columns = _triangle(x.shape[1])
     return x[:, rows] * x[:, columns]
 
 
 def pack(matrices: FloatArray) -> FloatArray:
     """Symmetric (n, K, K) to packed (n, K(K+1)/2), the upper triangle row by row."""
-    rows, columns = np.triu_indices(matrices.shape[1])
+    rows, columns = _triangle(matrices.shape[1])
     return matrices[:, rows, columns]
 
 
 def unpack(packed: FloatArray) -> FloatArray:
     """Packed (n, K(K+1)/2) to symmetric (n, K, K)."""
     size = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
-    rows, columns = np.triu_indices(size)
+    rows, columns = _triangle(size)
     index = np.empty((size, size), dtype=np.intp)
     index[rows, columns] = index[columns, rows] = np.arange(rows.size)
     return packed[:, index]
+
+
+@cache
+def _triangle(size: int) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the upper triangle; taken several times an iteration by everything packed."""
+    rows, columns = np.triu_indices(size)
+    rows.flags.writeable = columns.flags.writeable = False
+    return rows, columns
 
 
 def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:

@@ -38,6 +38,9 @@ FloatArray = NDArray[np.float64]
 # Doublings after which a radius of 1 - 1e-12 has died out.
 _DOUBLINGS = 46
 
+# Rows up to which `stationary_covariance` sums in compiled loops.
+_SMALL = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Dynamics:
@@ -160,9 +163,17 @@ def stationary_covariance(companion: FloatArray, noise: FloatArray) -> FloatArra
     ValueError
         if the sum does not converge: the radius is 1 or more
     """
+    # compiled loops beat BLAS calls while matrices are small
+    if len(noise) <= _SMALL:
+        from latentfactors.kernels.recursions import doubling_sum
+
+        first, step = np.ascontiguousarray(noise), np.ascontiguousarray(companion)
+        total, converged = doubling_sum(first, step, _DOUBLINGS)
+        if converged:
+            return total
     total, power = noise.copy(), companion
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(_DOUBLINGS):
+        for _ in range(_DOUBLINGS if len(noise) > _SMALL else 0):
             step = power @ total @ power.T
             total = total + (step + step.T) / 2
             size = float(np.abs(step).max(initial=0.0))

@@ -1,0 +1,348 @@
+"""Dynamic factor model of many series with gaps, ragged edges and mixed frequencies.
+
+Model            y_it = lambda_i'f_t + e_it,  f_t = sum_l A_l f_(t-l) + u_t,  e_it iid or AR(1)    f_t (r,)
+                 a low-frequency series is an aggregate (mean, sum, Mariano-Murasawa) of such a series,
+                 exactly
+Blocks           a block's factors are loaded by its series only; A and Q are block-diagonal
+Identification   Var(f_t) = I in every block; Lambda'D^-1 Lambda diagonal, descending, with D the
+                 idiosyncratic variances; the largest loading of each factor positive
+Estimation       quasi maximum likelihood by accelerated ECM from a principal components start; stationary
+                 start of the factors and of the idiosyncratic terms; certificate: the score
+Factors          `extract`: filtered, given all series up to the period; `smooth`: given the whole panel
+Forecast         native: every series and the factors, any horizon >= 0, densities included
+Cost             O(T n r^2 + T (r + n_low)^3 band^2) an iteration
+References       Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160; Doz, Giannone & Reichlin
+                 (2012), REStat 94(4), 1014-1024; Mariano & Murasawa (2003), JAE 18(4), 427-443
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from latentfactors.aggregates import aggregation_weights
+from latentfactors.dynamic_series import (
+    Block,
+    DynamicForecasts,
+    masked_periods,
+    model_structure,
+    training_series,
+)
+from latentfactors.errors import ConfigurationError
+from latentfactors.estimator import at_least, check_number, freeze
+from latentfactors.history import History
+from latentfactors.kernels.dynamic_factor import (
+    DynamicFactorParameters,
+    expectation,
+    observation_pattern,
+)
+from latentfactors.kernels.dynamic_factor_em import (
+    SMALLEST_VARIANCE,
+    DynamicFactorFit,
+    Structure,
+    count_parameters,
+    fit_dynamic_factor,
+    start_parameters,
+)
+from latentfactors.kernels.dynamic_factor_forecast import filter_sequence
+from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.panel import Panel
+from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
+from latentfactors.targeting import wide_series
+
+__all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
+
+FloatArray = npt.NDArray[np.float64]
+Idiosyncratic = Literal["iid", "ar1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DFMConfig:
+    """Dynamics, gaps and frequencies in one likelihood. Static factors for a few targets: PTFA; returns: PCA.
+
+    Parameters
+    ----------
+    n_factors
+        r, factors that all series load on; 0 only with blocks.
+    factor_lags
+        p of the factor VAR, 1 or more.
+    idiosyncratic
+        "ar1": each series' own term is a stationary AR(1); "iid": white noise.
+    blocks
+        `Block`s beside the factors of all series.
+    masked
+        Periods (dates or integers) that estimation does not see, such as the first months of a pandemic. They
+        are named in the summary; `extract` and forecasts use them like any other.
+    tolerance
+        Largest change of a parameter between cycles at which the iteration stops.
+    max_iterations
+        Most evaluations of the likelihood.
+
+    Raises
+    ------
+    ConfigurationError
+        Values outside these ranges.
+    """
+
+    n_factors: int
+    factor_lags: int = 1
+    idiosyncratic: Idiosyncratic = "ar1"
+    blocks: tuple[Block, ...] = ()
+    masked: tuple[Any, ...] = ()
+    tolerance: float = 1e-5
+    max_iterations: int = 3000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        at_least("n_factors", self.n_factors, 0 if self.blocks else 1)
+        at_least("factor_lags", self.factor_lags, 1)
+        at_least("max_iterations", self.max_iterations, 1)
+        object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, positive=True))
+        if self.idiosyncratic not in get_args(Idiosyncratic):
+            raise ConfigurationError(
+                f"idiosyncratic must be one of {get_args(Idiosyncratic)}, got {self.idiosyncratic!r}"
+            )
+        if not all(isinstance(block, Block) for block in self.blocks):
+            raise ConfigurationError(f"blocks must be Block objects, got {self.blocks!r}")
+        names = [block.name for block in self.blocks]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"blocks must have different names, got {names}")
+        if isinstance(self.masked, str) or not isinstance(self.masked, Sequence):
+            raise ConfigurationError(
+                f"masked must be a tuple of periods, got {self.masked!r}: write ('2020-04',)"
+            )
+        object.__setattr__(self, "masked", tuple(self.masked))
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether idiosyncratic terms are AR(1)."""
+        return self.idiosyncratic == "ar1"
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """F1, F2, ... of all series, then name 1, name 2, ... of the blocks."""
+        common = [f"F{k + 1}" for k in range(self.n_factors)]
+        return (*common, *(f"{b.name} {k + 1}" for b in self.blocks for k in range(b.n_factors)))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DFMEstimates:
+    """What `fit` found; parameters are of standardised series.
+
+    Attributes
+    ----------
+    series : (n,) labels
+    location, scale : (n,) input units: standardised = (value - location) / scale
+    weights : (n, L) of an aggregate's periods, newest first; (1, 0, ...) for an ordinary series
+    loadings : (n, r)
+    persistence : (n,) phi of the idiosyncratic AR(1), 0 for iid
+    variance : (n,) of the idiosyncratic innovations
+    transition : (p, r, r)
+    innovation : (r, r)
+    training : all training periods with values (S, n) in input units
+    """
+
+    series: npt.NDArray[Any]
+    location: FloatArray
+    scale: FloatArray
+    weights: FloatArray
+    loadings: FloatArray
+    persistence: FloatArray
+    variance: FloatArray
+    transition: FloatArray
+    innovation: FloatArray
+    training: History
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+    @property
+    def parameters(self) -> DynamicFactorParameters:
+        """As the kernels take them."""
+        return DynamicFactorParameters(
+            self.loadings, self.persistence, self.variance, self.transition, self.innovation
+        )
+
+    @property
+    def idiosyncratic_variance(self) -> FloatArray:
+        """(n,) stationary variance of the idiosyncratic terms."""
+        return self.variance / (1.0 - self.persistence**2)
+
+    def read(self, panel: Panel) -> tuple[FloatArray, int]:
+        """A panel's standardised values (B + T, n) and B, the training periods put before them."""
+        wide = wide_series(panel, self.series)
+        values, before = self.training.prepend(panel.index, wide, "DynamicFactorModel")
+        return (values - self.location) / self.scale, before
+
+
+class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
+    """Factors with dynamics behind many series, whatever is missing and however often each is published.
+
+    Parameters
+    ----------
+    config
+        `DFMConfig`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> f = np.zeros(200)
+    >>> for t in range(1, 200):
+    ...     f[t] = 0.8 * f[t - 1] + rng.normal()
+    >>> values = f[:, None] * rng.normal(size=10) + rng.normal(size=(200, 10))
+    >>> values[rng.uniform(size=values.shape) < 0.3] = np.nan
+    >>> panel = Panel.from_wide(values, universe="all", value_kind="series")
+    >>> model = DynamicFactorModel(DFMConfig(n_factors=1, idiosyncratic="iid"))
+    >>> summary = model.fit(panel)
+    >>> summary.converged, bool(abs(np.corrcoef(model.smooth(panel).factor_returns[:, 0], f)[0, 1]) > 0.9)
+    (True, True)
+    >>> means, variances = model.extract(panel).native.values(3)
+    >>> means.shape
+    (2000,)
+    """
+
+    sequential = True
+
+    def _estimate(self, panel: Panel) -> tuple[DFMEstimates, FitSummary]:
+        config = self.config
+        hidden, remarks = masked_periods(panel, config.masked)
+        wide, labels, warnings = training_series(
+            panel, hidden, config.blocks, config.n_factors, config.factor_lags
+        )
+        weights = aggregation_weights(panel, labels)
+        visible = np.where(hidden[:, None], np.nan, wide)
+        location, scale = np.nanmean(visible, axis=0), np.nanstd(visible, axis=0)
+        values = (visible - location) / scale
+        structure = model_structure(
+            labels, config.blocks, config.n_factors, autoregressive=config.autoregressive
+        )
+        pattern = observation_pattern(
+            values, autoregressive=config.autoregressive, lags=config.factor_lags, weights=weights
+        )
+        start = start_parameters(values, weights, structure, config.factor_lags)
+        fit = fit_dynamic_factor(
+            start, pattern, structure, tolerance=config.tolerance, max_iterations=config.max_iterations
+        )
+        found = fit.parameters
+        estimates = DFMEstimates(
+            series=labels,
+            location=location,
+            scale=scale,
+            weights=weights,
+            loadings=found.loadings,
+            persistence=found.persistence,
+            variance=found.variance,
+            transition=found.transition,
+            innovation=found.innovation,
+            training=History(panel.times, wide),
+        )
+        return estimates, _summarise(fit, structure, values, labels, (*warnings, *remarks))
+
+    def _extract(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
+        values, before = estimates.read(panel)
+        filtered = filter_sequence(
+            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
+        )
+        r = estimates.loadings.shape[1]
+        factors = Factors(
+            values=filtered.mean[before:, 0, :r],
+            covariance=filtered.covariance[before:, :r, :r],
+            names=self.config.factor_names,
+            information="filtered",
+        )
+        native = DynamicForecasts(
+            index=panel.index,
+            series=estimates.series,
+            location=estimates.location,
+            scale=estimates.scale,
+            parameters=estimates.parameters,
+            filtered=filtered,
+            before=before,
+        )
+        return self._state(panel, estimates, factors, native)
+
+    def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
+        values, before = estimates.read(panel)
+        pattern = observation_pattern(
+            values,
+            autoregressive=self.config.autoregressive,
+            lags=self.config.factor_lags,
+            weights=estimates.weights,
+        )
+        expected = expectation(estimates.parameters, pattern)
+        r, first = estimates.loadings.shape[1], before + pattern.lead
+        factors = Factors(
+            values=expected.means[first:, :r],
+            covariance=expected.covariances[first:, 0, :r, :r],
+            names=self.config.factor_names,
+            information="smoothed",
+        )
+        return self._state(panel, estimates, factors, None)
+
+    def _state(
+        self, panel: Panel, estimates: DFMEstimates, factors: Factors, native: DynamicForecasts | None
+    ) -> LatentFactorState:
+        known = known_assets(panel.index, estimates.series, "DynamicFactorModel")
+        # an aggregate loads on several periods' factors, so it has no contemporaneous loading
+        is_low = (estimates.weights[:, 1:] != 0.0).any(axis=1)
+        loadings = np.where(is_low[:, None], np.nan, estimates.loadings)
+        own = estimates.idiosyncratic_variance
+        variance = np.where(known >= 0, own[known], own.mean())
+        return LatentFactorState(
+            index=panel.index,
+            factors=factors,
+            measurement=Measurement(
+                loadings=StaticLoadings(_by_series(loadings, known), panel.index),
+                location=_by_series(estimates.location, known),
+                scale=_by_series(estimates.scale, known),
+                residual_variance=variance[panel.asset_codes],
+            ),
+            n_realised=panel.n_realised,
+            fit_span=self.fitted.span,
+            native=native,
+            metadata={
+                "n_assets_without_loadings": int((panel.active_assets & (known < 0)).sum()),
+                "aggregates": tuple(estimates.series[is_low].tolist()),
+            },
+        )
+
+
+def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
+    out = trained[known]
+    out[known < 0] = np.nan
+    return out
+
+
+def _summarise(
+    fit: DynamicFactorFit,
+    structure: Structure,
+    values: FloatArray,
+    labels: npt.NDArray[Any],
+    warnings: tuple[str, ...],
+) -> FitSummary:
+    n_parameters = count_parameters(fit.parameters, structure)
+    n_periods = values.shape[0]
+    heywood = labels[fit.parameters.variance <= 2.0 * SMALLEST_VARIANCE]
+    if heywood.size:
+        warnings = (*warnings, f"reproduced by the factors without noise: {', '.join(map(str, heywood))}")
+    if not fit.converged:
+        warnings = (*warnings, f"not converged, {fit.reason}: raise max_iterations")
+    return FitSummary(
+        converged=fit.converged,
+        reason=fit.reason,
+        n_iterations=fit.n_iterations,
+        objective=fit.objective_path,
+        objective_name="log-likelihood",
+        loglikelihood=fit.loglikelihood,
+        metrics={
+            "n_parameters": float(n_parameters),
+            "aic": 2.0 * n_parameters - 2.0 * fit.loglikelihood,
+            "bic": float(np.log(n_periods)) * n_parameters - 2.0 * fit.loglikelihood,
+            "score": fit.score,
+        },
+        warnings=warnings,
+    )
