@@ -54,6 +54,16 @@ if TYPE_CHECKING:
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
+    from latentfactors.nowcast import (
+        Nowcast,
+        NowcastPredictor,
+        ReleaseCalendar,
+        SeriesBenchmark,
+        SeriesBenchmarkConfig,
+        VintageStore,
+        composite_indicator,
+        news,
+    )
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
     from latentfactors.results import (
@@ -112,6 +122,16 @@ _HOMES = {
     "models.observed": ("ObservedFactorConfig", "ObservedFactorModel"),
     "models.pca": ("PCAConfig", "PCAModel"),
     "models.rp_pca": ("RPPCAConfig", "RPPCAModel"),
+    "nowcast": (
+        "Nowcast",
+        "NowcastPredictor",
+        "ReleaseCalendar",
+        "SeriesBenchmark",
+        "SeriesBenchmarkConfig",
+        "VintageStore",
+        "composite_indicator",
+        "news",
+    ),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),
     "rows": ("Attribute", "SeriesInfo"),

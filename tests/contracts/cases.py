@@ -29,6 +29,7 @@ from latentfactors import (
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
+    NowcastPredictor,
     ObservedFactorConfig,
     ObservedFactorModel,
     Panel,
@@ -360,6 +361,7 @@ CASES: list[Case] = [
                 ),
                 NativeFactorForecaster,
                 NativeMapper,
+    NowcastPredictor,
             ),
             exact=exact_mirrored,
             # idiosyncratic variances have a floor of 1e-6 of a series' own
@@ -370,6 +372,19 @@ CASES: list[Case] = [
             horizons=(0, 1, 2),
         )
         for kind in ("iid", "ar1")
+    ),
+    Case(
+        name="nowcasts of a dynamic factor model",
+        make=lambda: NowcastPredictor(
+            DynamicFactorModel(DFMConfig(n_factors=2, idiosyncratic="ar1", tolerance=1e-9, max_iterations=2000)),
+            targets=TARGETS,
+        ),
+        targets=TARGETS,
+        exact=exact_mirrored,
+        exact_output="forecast",
+        bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
+        shifts=True,
+        horizons=(0, 2),
     ),
     *(
         Case(
@@ -382,6 +397,7 @@ CASES: list[Case] = [
                 ),
                 NativeFactorForecaster,
                 NativeMapper,
+    NowcastPredictor,
             ),
             # slopes over the cells each predictor has lie in no common space: the others are approximate
             exact=exact_static if method in ("pcr", "spca") else None,

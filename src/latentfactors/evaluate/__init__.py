@@ -27,6 +27,7 @@ from latentfactors.evaluate.n_factors import (
     fill_by_factors,
     number_of_factors,
 )
+from latentfactors.evaluate.nowcasts import NowcastRecord, nowcast_record, nowcast_table, released_values
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.pricing_tests import (
     GRSResult,
@@ -49,6 +50,7 @@ __all__ = [
     "GRSResult",
     "InformationCriterion",
     "MaximalSharpe",
+    "NowcastRecord",
     "PortfolioSort",
     "RawColumns",
     "audit",
@@ -64,9 +66,12 @@ __all__ = [
     "maximal_sharpe",
     "metrics_table",
     "model_confidence_set",
+    "nowcast_record",
+    "nowcast_table",
     "number_of_factors",
     "performance",
     "predictions_table",
+    "released_values",
     "sort_portfolios",
     "superior_predictive_ability",
     "weights_table",
