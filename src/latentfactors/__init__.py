@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         SeriesBenchmarkConfig,
         VintageStore,
         composite_indicator,
-        news,
+        nowcast_news,
     )
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
@@ -130,7 +130,7 @@ _HOMES = {
         "SeriesBenchmarkConfig",
         "VintageStore",
         "composite_indicator",
-        "news",
+        "nowcast_news",
     ),
     "panel": ("Panel",),
     "pipeline": ("LatentFactorForecastPipeline",),

@@ -361,7 +361,6 @@ CASES: list[Case] = [
                 ),
                 NativeFactorForecaster,
                 NativeMapper,
-    NowcastPredictor,
             ),
             exact=exact_mirrored,
             # idiosyncratic variances have a floor of 1e-6 of a series' own
@@ -380,11 +379,11 @@ CASES: list[Case] = [
             targets=TARGETS,
         ),
         targets=TARGETS,
-        exact=exact_mirrored,
-        exact_output="forecast",
+        # hidden cells of noise-free values are the model's affair, whose pipelines stand above
         bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
         shifts=True,
         horizons=(0, 2),
+        lifted=NO_FACTORS,
     ),
     *(
         Case(
@@ -397,7 +396,6 @@ CASES: list[Case] = [
                 ),
                 NativeFactorForecaster,
                 NativeMapper,
-    NowcastPredictor,
             ),
             # slopes over the cells each predictor has lie in no common space: the others are approximate
             exact=exact_static if method in ("pcr", "spca") else None,

@@ -9,7 +9,7 @@ import pytest
 
 from latentfactors import DFMConfig, DynamicFactorModel, Panel, SeriesInfo
 from latentfactors.errors import ConfigurationError, MissingCapabilityError, PanelMismatchError
-from latentfactors.nowcast import news, nowcast
+from latentfactors.nowcast import nowcast, nowcast_news
 from latentfactors.nowcast.pairs import pair_vintages
 from tests.oracles.dense_dfm import dense_covariance
 
@@ -83,7 +83,7 @@ def test_contributions_sum_to_the_revision_on_random_vintages(fitted, seed, peri
     old_model, new_model, _, _ = fitted
     old, new = vintages(seed)
     for models in ((old_model, old_model), (old_model, new_model)):
-        found = news(*models, old, new, "gdp", period)
+        found = nowcast_news(*models, old, new, "gdp", period)
         assert found.exact
         assert abs(found.contribution.sum() - found.revision) < 1e-10
         assert {"revision", "release", "withdrawal"} <= set(found.kind)
@@ -102,7 +102,7 @@ def test_new_series_join_and_dropped_series_are_reported():
     kept = [name for name in NAMES if name != "m6"]
     before = old.select(kept)
     after = new.select([name for name in NAMES if name != "m1"])
-    found = news(fit(before), fit(after), before, after, "gdp", "2007-12-31")
+    found = nowcast_news(fit(before), fit(after), before, after, "gdp", "2007-12-31")
     assert abs(found.contribution.sum() - found.revision) < 1e-10
     assert set(found.kind[found.series == "m6"]) == {"new series"}
     assert "dropped series" not in found.kind[found.series == "m6"]
@@ -110,7 +110,7 @@ def test_new_series_join_and_dropped_series_are_reported():
     assert "dropped series: m1" in found.remarks
     # a model that never saw a series lets it enter no line, and says so
     same = fit(before)
-    silent = news(same, same, before, after, "gdp", "2007-12-31")
+    silent = nowcast_news(same, same, before, after, "gdp", "2007-12-31")
     assert "m6" not in silent.series
     assert any("does not know m6" in remark for remark in silent.remarks)
     assert "dropped series" in silent.kind
@@ -152,7 +152,7 @@ def test_the_last_month_of_a_quarter_moves_the_nowcast_as_conditioning_says(idio
     moved = found[1].mean[0] - found[0].mean[0]
     assert abs(moved) > 0.01 * found[0].standard_deviation[0]
     assert found[1].standard_deviation[0] < found[0].standard_deviation[0]
-    split = news(model, model, before, without_gdp, "gdp", times[quarter])
+    split = nowcast_news(model, model, before, without_gdp, "gdp", times[quarter])
     assert set(split.kind) == {"release"}
     assert split.contribution.sum() == pytest.approx(moved, abs=1e-10)
 
@@ -160,7 +160,7 @@ def test_the_last_month_of_a_quarter_moves_the_nowcast_as_conditioning_says(idio
 def test_weight_times_news_is_the_dense_regression_on_surprises():
     old, new = vintages(1, revisions=False, withdrawals=False)
     model = fit(old)
-    found = news(model, model, old, new, "gdp", "2007-12-31")
+    found = nowcast_news(model, model, old, new, "gdp", "2007-12-31")
     pair = pair_vintages(old, new, np.datetime64("2007-12-31"))
     columns = [pair.series.tolist().index(name) for name in model.estimates.series.tolist()]
     inverse = np.argsort(columns)
@@ -199,7 +199,7 @@ def test_a_nonlinear_mean_is_telescoped_and_says_so(fitted):
 
     old, new = vintages(2, revisions=False)
     model = Nonlinear(fitted[0])
-    found = news(model, model, old, new, "gdp", "2007-12-31")
+    found = nowcast_news(model, model, old, new, "gdp", "2007-12-31")
     assert not found.exact
     assert np.isnan(found.weight).all()
     assert abs(found.contribution.sum() - found.revision) < 1e-10
@@ -208,15 +208,15 @@ def test_a_nonlinear_mean_is_telescoped_and_says_so(fitted):
 def test_bad_vintages_are_refused(fitted):
     model, _, old, new = fitted
     with pytest.raises(ConfigurationError, match="older than the old one"):
-        news(model, model, old, new, "gdp", "2007-12-31", dates=("2008-01-31", "2007-12-31"))
+        nowcast_news(model, model, old, new, "gdp", "2007-12-31", dates=("2008-01-31", "2007-12-31"))
     with pytest.raises(PanelMismatchError, match="no series 'gnp'"):
-        news(model, model, old, new, "gnp", "2007-12-31")
+        nowcast_news(model, model, old, new, "gnp", "2007-12-31")
     with pytest.raises(PanelMismatchError, match="transforms"):
-        news(model, model, old, replace(new, transforms=("logs",)), "gdp", "2007-12-31")
+        nowcast_news(model, model, old, replace(new, transforms=("logs",)), "gdp", "2007-12-31")
     relabelled = replace(new, series=replace(new.series, aggregation=("mean",) * 8))
     with pytest.raises(PanelMismatchError, match="label it alike"):
-        news(model, model, old, relabelled, "gdp", "2007-12-31")
+        nowcast_news(model, model, old, relabelled, "gdp", "2007-12-31")
     with pytest.raises(MissingCapabilityError, match="no law"):
-        news(object(), model, old, new, "gdp", "2007-12-31")
+        nowcast_news(object(), model, old, new, "gdp", "2007-12-31")
     with pytest.raises(ConfigurationError, match="key must be"):
-        news(model, model, old, new, "gdp", "2007-12-31").by("colour")
+        nowcast_news(model, model, old, new, "gdp", "2007-12-31").by("colour")

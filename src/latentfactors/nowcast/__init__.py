@@ -4,7 +4,7 @@ from latentfactors.nowcast.calendar import Release, ReleaseCalendar
 from latentfactors.nowcast.estimate import Nowcast, nowcast
 from latentfactors.nowcast.fans import LevelFan
 from latentfactors.nowcast.indicator import CompositeIndicator, composite_indicator
-from latentfactors.nowcast.news import NewsDecomposition, news
+from latentfactors.nowcast.news import NewsDecomposition, nowcast_news
 from latentfactors.nowcast.predictors import NowcastPredictor, SeriesBenchmark, SeriesBenchmarkConfig
 from latentfactors.nowcast.vintages import VintageStore
 
@@ -20,6 +20,6 @@ __all__ = [
     "SeriesBenchmarkConfig",
     "VintageStore",
     "composite_indicator",
-    "news",
     "nowcast",
+    "nowcast_news",
 ]

@@ -35,7 +35,7 @@ from latentfactors.nowcast.pairs import VintagePair, pair_vintages
 from latentfactors.panel import Panel
 from latentfactors.periods import parse_times, period_end
 
-__all__ = ["NewsDecomposition", "NewsKind", "news"]
+__all__ = ["NewsDecomposition", "NewsKind", "nowcast_news"]
 
 FloatArray = npt.NDArray[np.float64]
 NewsKind = Literal["re-estimation", "withdrawal", "dropped series", "revision", "release", "new series"]
@@ -134,7 +134,7 @@ class _Lines:
         self.rows.append((kind, series, group, period, actual, expected, weight, contribution))
 
 
-def news(
+def nowcast_news(
     old_model: ConditionalForecaster,
     new_model: ConditionalForecaster,
     old_panel: Panel,

@@ -25,6 +25,7 @@ from latentfactors.errors import (
 from latentfactors.estimator import Estimator, check_horizon, freeze
 from latentfactors.history import History
 from latentfactors.kernels.autoregression import VectorAutoregression, conditional_forecasts, fit_var
+from latentfactors.model import LatentFactorModel
 from latentfactors.nowcast.estimate import own_frequency
 from latentfactors.panel import Panel
 from latentfactors.periods import is_date, period_end
@@ -97,7 +98,7 @@ class NowcastPredictor:
         Targets of a lower frequency are forecast in the months that end their period, else NaN.
         """
         horizon = check_horizon(horizon, None)
-        self.model.fitted  # noqa: B018  (raises before fit)
+        state = self.model.extract(panel) if isinstance(self.model, LatentFactorModel) else None
         first = 0 if start is None else panel.index.position(start)
         mean, variance = np.full((2, panel.n_rows), np.nan)
         live = panel.n_realised
@@ -126,7 +127,9 @@ class NowcastPredictor:
             expected_values=mean[begin:],
             variance=variance[begin:],
         )
-        return Prediction(index=index, asset_forecast=forecast)
+        if state is not None:
+            state = state.between(first, panel.n_periods)
+        return Prediction(index=index, state=state, asset_forecast=forecast)
 
     def _cells(
         self, panel: Panel, longer: Panel, rows: range, horizon: int, wanted: list[int], lowest: list[Any]
@@ -146,6 +149,31 @@ class NowcastPredictor:
                     cells.append((panel.assets[column].item(), time))
                     places.append(span.start + int(found[0]))
         return cells, places
+
+    # ---------------------------------------------------------------- what the model found
+
+    uses_characteristics = False
+
+    @property
+    def fitted(self) -> Any:
+        """What the model's fit left behind."""
+        return self.model.fitted
+
+    @property
+    def summary(self) -> FitSummary:
+        """How the model's fit went."""
+        return self.model.summary
+
+    @property
+    def available_checkpoints(self) -> tuple[int | str, ...]:
+        """Labels of the model's estimates."""
+        return self.model.available_checkpoints
+
+    def estimates_at(self, checkpoint: int | str | None) -> tuple[int | str, Any]:
+        """The label and estimates that a `checkpoint` stands for."""
+        return self.model.estimates_at(checkpoint)
+
+    # ---------------------------------------------------------------- identity, copies, files
 
     def clone(self) -> Self:
         """An unfitted copy."""
