@@ -174,7 +174,7 @@ def nowcast_table(
     Returns
     -------
     frame
-        name, weeks_to_release (lower bound of the bin, in bins), n_periods, rmsfe, relative_rmsfe, dm_p
+        name, days_to_release (lower bound of the bin), n_periods, rmsfe, relative_rmsfe, dm_p
         (two-sided, NaN where too few), bias, crps (NaN without variances), coverage_90.
 
     Raises
@@ -201,8 +201,8 @@ def nowcast_table(
         reference = rows[benchmark]
         base = _rmse(reference)
         for name, cells in rows.items():
-            lines.append((name, edge, len(periods), *_scores(cells, base), _dm(cells, reference, name == benchmark)))
-    heads = ("name", "weeks_to_release", "n_periods", "rmsfe", "relative_rmsfe", "bias", "crps", "coverage_90", "dm_p")
+            lines.append((name, edge * days_per_bin, len(periods), *_scores(cells, base), _dm(cells, reference, name == benchmark)))
+    heads = ("name", "days_to_release", "n_periods", "rmsfe", "relative_rmsfe", "bias", "crps", "coverage_90", "dm_p")
     columns = zip(*lines, strict=True) if lines else [()] * len(heads)
     return to_frame({head: np.array(column) for head, column in zip(heads, columns, strict=True)}, backend)
 

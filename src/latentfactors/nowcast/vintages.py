@@ -11,7 +11,7 @@ a release withdraws the cell from that day on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +110,14 @@ class VintageStore:
             if (period_end(periods, own) != periods).any():
                 wrong = periods[period_end(periods, own) != periods]
                 raise PanelError(
-                    f"series {self.series[position]!r} of frequency {own!r} has a value in {wrong[0]}, which "
+                    f"series {self.series.tolist()[position]!r} of frequency {own!r} has a value in {wrong[0]}, which "
                     "ends no such period: is its frequency labelled right?"
                 )
             begin = _before(periods, own)
             early = releases <= begin
             if early.any():
                 raise PanelError(
-                    f"series {self.series[position]!r} of {periods[early][0]} cannot come out on "
+                    f"series {self.series.tolist()[position]!r} of {periods[early][0]} cannot come out on "
                     f"{releases[early][0]}, before the period begins: are the columns of period and release "
                     "swapped?"
                 )
@@ -127,7 +127,7 @@ class VintageStore:
         if twice.any():
             code, period, release = (each[1:][twice][0] for each in keys)
             raise PanelError(
-                f"series {self.series[code]!r} of {period} has two releases on {release}: keep the one that "
+                f"series {self.series.tolist()[code]!r} of {period} has two releases on {release}: keep the one that "
                 "counted at the end of the day"
             )
 
@@ -328,7 +328,7 @@ class VintageStore:
             try:
                 out[rows, j] = transform_series(wide[rows, j], code)
             except PanelError as error:
-                raise PanelError(f"series {self.series[j]!r}: {error}") from None
+                raise PanelError(f"series {self.series.tolist()[j]!r}: {error}") from None
         return out
 
     def releases(self, after: Any, until: Any) -> dict[str, npt.NDArray[Any]]:
@@ -354,7 +354,7 @@ class VintageStore:
         PanelError
             A release not after this store's last; other series, frequencies or transformations.
         """
-        same = np.array_equal(self.series, later.series) and self.info == later.info
+        same = np.array_equal(self.series, later.series) and asdict(self.info) == asdict(later.info)
         if not same or (self.codes, self.frequency) != (later.codes, later.frequency):
             raise PanelError("the later store must hold the same series, frequencies and transformations")
         if later.release.size and later.release[0] <= self.release[-1]:
@@ -459,7 +459,7 @@ def _refuse_disorder(
     if back.any():
         line = order[1:][back][0]
         raise PanelError(
-            f"releases of {labels[code[line]]!r} for {periods[line]} are not in order of time, {dates[line]} "
+            f"releases of {labels.tolist()[code[line]]!r} for {periods[line]} are not in order of time, {dates[line]} "
             f"stands after a later one (line {line}): sort the table by release date"
         )
 
