@@ -92,9 +92,7 @@ def locate_cells(
     quarterly: set[Any] = set()
     if panel.series is not None and panel.frequency == "M":
         labels = panel.assets.tolist()
-        quarterly = {
-            label for label, own in zip(labels, panel.series.frequency, strict=True) if own == "Q"
-        }
+        quarterly = {label for label, own in zip(labels, panel.series.frequency, strict=True) if own == "Q"}
     found = []
     for label, time in cells:
         position = panel.index.position(time)

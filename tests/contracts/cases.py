@@ -375,7 +375,9 @@ CASES: list[Case] = [
     Case(
         name="nowcasts of a dynamic factor model",
         make=lambda: NowcastPredictor(
-            DynamicFactorModel(DFMConfig(n_factors=2, idiosyncratic="ar1", tolerance=1e-9, max_iterations=2000)),
+            DynamicFactorModel(
+                DFMConfig(n_factors=2, idiosyncratic="ar1", tolerance=1e-9, max_iterations=2000)
+            ),
             targets=TARGETS,
         ),
         targets=TARGETS,

@@ -42,7 +42,13 @@ def panel_of(values, times, names=NAMES):
         group=tuple("output" if q else f"group {k % 3}" for k, q in enumerate(quarterly)),
     )
     return Panel.from_wide(
-        values, universe="all", times=times, assets=list(names), frequency="M", value_kind="series", series=info
+        values,
+        universe="all",
+        times=times,
+        assets=list(names),
+        frequency="M",
+        value_kind="series",
+        series=info,
     )
 
 
@@ -169,7 +175,11 @@ def test_weight_times_news_is_the_dense_regression_on_surprises():
     released = [(t, int(inverse[k])) for t, k in pair.released]
     cell = (int(np.searchsorted(pair.times, np.datetime64("2007-12-31"))), int(inverse[0]))
     S = dense_covariance(
-        [*seen, *released, cell], len(scaled), model.estimates.parameters, weights=model.estimates.weights, lead=4
+        [*seen, *released, cell],
+        len(scaled),
+        model.estimates.parameters,
+        weights=model.estimates.weights,
+        lead=4,
     )
     m, k = len(seen), len(released)
     gain = np.linalg.solve(S[:m, :m], S[:m, m:]).T

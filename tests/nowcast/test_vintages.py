@@ -66,10 +66,15 @@ def test_what_is_released_later_never_changes_an_earlier_vintage():
     frame = table()
     day = np.datetime64("2011-06-20")
     later = frame.with_columns(
-        pl.when(pl.col("release") > day).then(pl.col("value") * 7 + 3).otherwise(pl.col("value")).alias("value")
+        pl.when(pl.col("release") > day)
+        .then(pl.col("value") * 7 + 3)
+        .otherwise(pl.col("value"))
+        .alias("value")
     )
     for codes in ({}, {"ip": 5, "sales": 6, "gdp": 5}):
-        one, two = (VintageStore.from_long(each, **COLUMNS, info=INFO, codes=codes) for each in (frame, later))
+        one, two = (
+            VintageStore.from_long(each, **COLUMNS, info=INFO, codes=codes) for each in (frame, later)
+        )
         np.testing.assert_array_equal(one.as_of(day).values, two.as_of(day).values)
         assert one.as_of(day).digests() == two.as_of(day).digests()
 
@@ -95,7 +100,9 @@ def test_a_calendar_makes_pseudo_real_time_of_a_final_panel():
     )
     made = VintageStore.from_calendar(final, calendar)
     panel = made.as_of("2012-01-24")
-    edge = {name: panel.times[np.isfinite(panel.wide()[:, j])][-1] for j, name in enumerate(panel.assets.tolist())}
+    edge = {
+        name: panel.times[np.isfinite(panel.wide()[:, j])][-1] for j, name in enumerate(panel.assets.tolist())
+    }
     assert [str(edge[name]) for name in ("ip", "sales", "gdp")] == ["2011-11-30", "2011-11-30", "2011-09-30"]
     assert str(made.as_of("2012-01-25").times[-1]) == "2011-12-31"
     with pytest.raises(ConfigurationError, match="no series"):

@@ -68,9 +68,9 @@ def dense_covariance(cells, n_data, parameters, *, weights, lead=0):
     companion[r:, :-r] = np.eye((p - 1) * r)
     noise = np.zeros_like(companion)
     noise[:r, :r] = parameters.innovation
-    stationary = np.linalg.solve(
-        np.eye((p * r) ** 2) - np.kron(companion, companion), noise.ravel()
-    ).reshape(p * r, p * r)
+    stationary = np.linalg.solve(np.eye((p * r) ** 2) - np.kron(companion, companion), noise.ravel()).reshape(
+        p * r, p * r
+    )
     gamma, power = np.zeros((T, r, r)), np.eye(p * r)
     for k in range(T):
         gamma[k] = (power @ stationary)[:r, :r]

@@ -1,7 +1,7 @@
 """How good nowcasts were, by the time left to the release.
 
-    root mean squared error of a target's nowcasts by weeks to release, relative to a benchmark's, and the test
-    of equal accuracy over reference periods; coverage of the intervals
+    root mean squared error of a target's nowcasts by days to release, relative to a benchmark's, and the
+    test of equal accuracy over reference periods; coverage of the intervals
 
 A reference period counts once in a bin: the last nowcast made in it.
 """
@@ -121,7 +121,7 @@ def released_values(
     target
         Label.
     latest
-        The value in the store's last vintage instead of the first release; its date stays the first release's.
+        The value in the store's last vintage instead of the first release; its date stays the first one's.
 
     Raises
     ------
@@ -194,15 +194,30 @@ def nowcast_table(
         if not common:
             continue
         periods = sorted(common)
-        rows = {
-            name: np.array([binned[name][edge, period] for period in periods])
-            for name in records
-        }
+        rows = {name: np.array([binned[name][edge, period] for period in periods]) for name in records}
         reference = rows[benchmark]
         base = _rmse(reference)
         for name, cells in rows.items():
-            lines.append((name, edge * days_per_bin, len(periods), *_scores(cells, base), _dm(cells, reference, name == benchmark)))
-    heads = ("name", "days_to_release", "n_periods", "rmsfe", "relative_rmsfe", "bias", "crps", "coverage_90", "dm_p")
+            lines.append(
+                (
+                    name,
+                    edge * days_per_bin,
+                    len(periods),
+                    *_scores(cells, base),
+                    _dm(cells, reference, name == benchmark),
+                )
+            )
+    heads = (
+        "name",
+        "days_to_release",
+        "n_periods",
+        "rmsfe",
+        "relative_rmsfe",
+        "bias",
+        "crps",
+        "coverage_90",
+        "dm_p",
+    )
     columns = zip(*lines, strict=True) if lines else [()] * len(heads)
     return to_frame({head: np.array(column) for head, column in zip(heads, columns, strict=True)}, backend)
 

@@ -11,8 +11,8 @@ and the multiplier of that last observation is -1/V. Multipliers follow from the
 terms, where J is the precision of an AR(1).
 
 A series whose cells are wanted enters as exact observations of lambda'f_t + e_t, so that its own term has a
-place in x. They are entered one period late, as aggregates with weights (0, 1): an exact observation fixes its
-oldest term, which no later transition may touch. Nothing about the law changes.
+place in x. They are entered one period late, as aggregates with weights (0, 1): an exact observation fixes
+its oldest term, which no later transition may touch. Nothing about the law changes.
 
 References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), section 2.3; Koopman & Harvey
 (2003), J. of Economic Dynamics and Control 27(7), on observation weights; Rue & Held (2005), section 2.3.3.

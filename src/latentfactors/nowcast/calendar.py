@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,7 +100,7 @@ class ReleaseCalendar:
             by_series.setdefault(series, []).append((period, date))
         for series, pairs in by_series.items():
             pairs.sort()
-            for (period, date), (later, next_date) in zip(pairs, pairs[1:], strict=False):
+            for (period, date), (later, next_date) in pairwise(pairs):
                 if next_date < date:
                     raise PanelError(
                         f"releases of {series!r} are out of order: {period} comes out on {date} and {later} "

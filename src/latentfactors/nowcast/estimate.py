@@ -1,9 +1,9 @@
 """Backcasts, nowcasts and forecasts of one series given a panel as it is now, with densities.
 
-    mean, covariance    of the target's periods given every published value: exact, see `ConditionalForecaster`
-    total covariance    + the spread of the means over models fitted on other draws, where given: parameters
-    levels              draws of the joint law through the inverse transformation, so that year-on-year and
-                        annualised rates keep the dependence between periods
+mean, covariance    of the target's periods given every published value: exact, see `ConditionalForecaster`
+total covariance    + the spread of the means over models fitted on other draws, where given: parameters
+levels              draws of the joint law through the inverse transformation, so that year-on-year and
+                    annualised rates keep the dependence between periods
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class Nowcast:
         code = self.transformation if transformation is None else transformation
         if code == "":
             raise ConfigurationError(
-                f"the panel does not say how {self.target!r} was transformed: give transformation='log_difference'"
+                f"the panel does not say how {self.target!r} was transformed: give transformation, such as "
+                "'log_difference'"
             )
         expected = self.periods[:1] if self.last_published is None else self._following(self.periods.size)
         if self.last_published is None or not np.array_equal(expected, self.periods):
@@ -130,8 +131,8 @@ class Nowcast:
                 f"({self.last_published}), got {first_offenders(self.periods)}: leave periods=None"
             )
         return level_fan(
-            self.mean, self.total_covariance, past_levels, code, self.periods, _PER_YEAR.get(self.frequency or "", 1),
-            probabilities, n_draws, seed,
+            self.mean, self.total_covariance, past_levels, code, self.periods,
+            _PER_YEAR.get(self.frequency or "", 1), probabilities, n_draws, seed,
         )  # fmt: skip
 
     def _following(self, n: int) -> npt.NDArray[Any]:
@@ -219,22 +220,22 @@ def nowcast(
     own, column = own_frequency(panel, target)
     published = panel.times[np.isfinite(panel.wide()[:, column])]
     if not published.size:
-        raise InsufficientDataError(f"target {target!r} has no published value: it has no history to learn from")
+        raise InsufficientDataError(f"target {target!r} has no published value, so no history to learn from")
     today = panel.times[-1] if as_of is None else as_of
     if isinstance(panel.times[0], np.datetime64):
         today = parse_times([today], name="as_of")[0]
     running = _containing(today, own)
-    if periods is None:
-        wanted = _unpublished(published[-1], running, ahead, own)
-    else:
-        wanted = _stated(periods, own)
+    unpublished = periods is None
+    wanted = _unpublished(published[-1], running, ahead, own) if unpublished else _stated(periods, own)
     longer = _reaching(panel, wanted[-1])
     cells = [(target, period) for period in wanted]
     law = model.conditional(longer, cells)
     spread = None
     if len(parameter_draws):
         means = np.array([draw.conditional(longer, cells).mean for draw in parameter_draws])
-        spread = np.atleast_2d(np.cov(means, rowvar=False)) if len(means) > 1 else np.zeros_like(law.covariance)
+        spread = (
+            np.atleast_2d(np.cov(means, rowvar=False)) if len(means) > 1 else np.zeros_like(law.covariance)
+        )
     names = panel.series.transformation if panel.series is not None else ()
     return Nowcast(
         target=target,

@@ -1,6 +1,7 @@
 """Why a nowcast changed: news, revisions, withdrawals and new parameters, exactly.
 
-With m(theta, Omega) the conditional mean of the target's period, the change between two vintages is the sum of
+With m(theta, Omega) the conditional mean of the target's period, the change between two vintages is the sum
+of
 
     re-estimation   m(new, Omega_old) - m(old, Omega_old)
     withdrawals     cells that the new vintage lacks: - w_j (y_j - E[y_j | Omega_common])
@@ -318,7 +319,9 @@ def _remarks(pair: VintagePair, model: ConditionalForecaster) -> tuple[str, ...]
     filled = pair.spread(model.expected_values(pair.panel(pair.new)))
     unknown = [str(pair.series[k]) for k in range(pair.series.size) if not np.isfinite(filled[:, k]).any()]
     if unknown:
-        remarks.append(f"the model does not know {', '.join(unknown)}: they entered no line until it is refitted")
+        remarks.append(
+            f"the model does not know {', '.join(unknown)}: they entered no line until it is refitted"
+        )
     for what, positions in (("new", pair.new_series), ("dropped", pair.dropped_series)):
         if positions:
             names = ", ".join(str(pair.series[k]) for k in sorted(positions))

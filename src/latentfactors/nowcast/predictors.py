@@ -78,7 +78,7 @@ class NowcastPredictor:
     def __init__(self, model: Any, targets: Sequence[Any]) -> None:
         if not isinstance(model, ConditionalForecaster) or not isinstance(model, Estimator):
             raise MissingCapabilityError(
-                f"{type(model).__name__} says no law of single cells: use DynamicFactorModel or SeriesBenchmark"
+                f"{type(model).__name__} says no law of single cells: use a dynamic factor model"
             )
         if isinstance(targets, str) or not len(targets):
             raise ConfigurationError(f"targets must be a tuple of series, got {targets!r}: write ('gdp',)")
@@ -89,7 +89,9 @@ class NowcastPredictor:
         """Fit the model on what is known."""
         lacking = [each for each in self.targets if each not in panel.assets.tolist()]
         if lacking:
-            raise PanelMismatchError(f"the panel has no target {lacking[0]!r}: name targets as the panel does")
+            raise PanelMismatchError(
+                f"the panel has no target {lacking[0]!r}: name targets as the panel does"
+            )
         return self.model.fit(panel)
 
     def predict(self, panel: Panel, *, start: Any = None, horizon: int = 1) -> Prediction:
@@ -230,7 +232,9 @@ class SeriesBenchmarkConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.targets, str) or not len(self.targets):
-            raise ConfigurationError(f"targets must be a tuple of series, got {self.targets!r}: write ('gdp',)")
+            raise ConfigurationError(
+                f"targets must be a tuple of series, got {self.targets!r}: write ('gdp',)"
+            )
         object.__setattr__(self, "targets", tuple(self.targets))
         if self.method not in get_args(Benchmark):
             raise ConfigurationError(f"method must be one of {get_args(Benchmark)}, got {self.method!r}")
@@ -282,7 +286,9 @@ class SeriesBenchmark(Estimator[SeriesBenchmarkConfig, SeriesBenchmarkEstimates]
             values = wide[_own_periods(panel, target, panel.times), column]
             seen = values[np.isfinite(values)]
             if seen.size < 5:
-                raise InsufficientDataError(f"{target!r} has {seen.size} published values, a benchmark needs 5")
+                raise InsufficientDataError(
+                    f"{target!r} has {seen.size} published values, a benchmark needs 5"
+                )
             if self.config.method == "mean":
                 found.append((seen.mean(), 0.0, seen.var()))
                 continue
@@ -308,7 +314,9 @@ class SeriesBenchmark(Estimator[SeriesBenchmarkConfig, SeriesBenchmarkEstimates]
         mean, variance = np.zeros(len(cells)), np.zeros(len(cells))
         for k, (label, time) in enumerate(cells):
             if label not in self.config.targets:
-                raise PanelMismatchError(f"this benchmark was fitted for {self.config.targets}, got {label!r}")
+                raise PanelMismatchError(
+                    f"this benchmark was fitted for {self.config.targets}, got {label!r}"
+                )
             times, values = self._own_values(panel, label)
             place = int(np.searchsorted(times, panel.times[panel.index.position(time)]))
             mean[k], variance[k] = self._law(self.config.targets.index(label), values, place)

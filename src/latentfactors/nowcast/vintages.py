@@ -110,15 +110,15 @@ class VintageStore:
             if (period_end(periods, own) != periods).any():
                 wrong = periods[period_end(periods, own) != periods]
                 raise PanelError(
-                    f"series {self.series.tolist()[position]!r} of frequency {own!r} has a value in {wrong[0]}, which "
-                    "ends no such period: is its frequency labelled right?"
+                    f"series {self.series.tolist()[position]!r} of frequency {own!r} "
+                    f"has a value in {wrong[0]}, which ends no such period: is its frequency labelled right?"
                 )
             begin = _before(periods, own)
             early = releases <= begin
             if early.any():
                 raise PanelError(
-                    f"series {self.series.tolist()[position]!r} of {periods[early][0]} cannot come out on "
-                    f"{releases[early][0]}, before the period begins: are the columns of period and release "
+                    f"series {self.series.tolist()[position]!r} of {periods[early][0]} "
+                    f"cannot come out on {releases[early][0]}, before the period begins: are the columns of period and release "
                     "swapped?"
                 )
         order = np.lexsort((self.release, self.period, self.code))
@@ -200,7 +200,9 @@ class VintageStore:
         """
         calendar = ReleaseCalendar.from_panel(panel) if calendar is None else calendar
         if panel.frequency is None or panel.times.dtype.kind != "M":
-            raise ConfigurationError("releases need dates: build the panel with dated periods and a frequency")
+            raise ConfigurationError(
+                "releases need dates: build the panel with dated periods and a frequency"
+            )
         rows = np.flatnonzero(panel.observed)
         code = panel.asset_codes[rows].astype(np.int64)
         period = panel.times[panel.index.period_codes[rows]]
@@ -240,9 +242,14 @@ class VintageStore:
         for stated, panel in steps:
             date = parse_times([stated], name="date")[0]
             if last is not None and date <= last:
-                raise PanelError(f"the vintage of {date} comes after that of {last}: give them in order, once each")
+                raise PanelError(
+                    f"the vintage of {date} comes after that of {last}: give them in order, once each"
+                )
             last = date
-            if panel.frequency is None or (panel.frequency, panel.transforms) != (first.frequency, first.transforms):
+            if panel.frequency is None or (panel.frequency, panel.transforms) != (
+                first.frequency,
+                first.transforms,
+            ):
                 raise PanelError(
                     f"the vintage of {date} has frequency {panel.frequency!r} and preparation "
                     f"{panel.transforms}, the first {first.frequency!r} and {first.transforms}"
@@ -251,7 +258,9 @@ class VintageStore:
             known = _cells(panel)
             for key in former.keys() | known.keys():
                 value = known.get(key, np.nan)
-                if key not in former or (former[key] != value and not (np.isnan(former[key]) and np.isnan(value))):
+                if key not in former or (
+                    former[key] != value and not (np.isnan(former[key]) and np.isnan(value))
+                ):
                     lines.append((*key, date, value))
             former = {**dict.fromkeys(former, np.nan), **known}
         labels = np.array(list(fields), dtype=first.assets.dtype if first.assets.dtype.kind != "U" else None)
@@ -336,7 +345,9 @@ class VintageStore:
         first, last = parse_times([after, until], name="date")
         begin, stop = np.searchsorted(self.release, [first, last], side="right")
         lines = slice(int(begin), int(stop))
-        earlier = set(zip(self.code[: lines.start].tolist(), self.period[: lines.start].tolist(), strict=True))
+        earlier = set(
+            zip(self.code[: lines.start].tolist(), self.period[: lines.start].tolist(), strict=True)
+        )
         keys = zip(self.code[lines].tolist(), self.period[lines].tolist(), strict=True)
         return {
             "series": self.series[self.code[lines]],
@@ -347,7 +358,7 @@ class VintageStore:
         }
 
     def append(self, later: VintageStore) -> VintageStore:
-        """This store with the releases of a later one.
+        """The store with the releases of a later one.
 
         Raises
         ------
@@ -431,7 +442,9 @@ def _info(
         raise PanelError(f"info names {first_offenders(map(repr, unknown))}, which the table does not have")
     known = ("frequency", "aggregation", "publication_lag", "group", "description", "transformation")
     if odd := sorted({key for each in given.values() for key in each} - set(known)):
-        raise ConfigurationError(f"info has unknown fields {first_offenders(odd)}, expected {', '.join(known)}")
+        raise ConfigurationError(
+            f"info has unknown fields {first_offenders(odd)}, expected {', '.join(known)}"
+        )
     defaults = {
         "frequency": frequency, "aggregation": "mean", "publication_lag": 0, "group": "", "description": "",
         "transformation": "",
@@ -462,4 +475,3 @@ def _refuse_disorder(
             f"releases of {labels.tolist()[code[line]]!r} for {periods[line]} are not in order of time, {dates[line]} "
             f"stands after a later one (line {line}): sort the table by release date"
         )
-
