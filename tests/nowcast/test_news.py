@@ -139,7 +139,7 @@ def dense_mean(model, panel, cell):
 
 @pytest.mark.parametrize("idiosyncratic", ["iid", "ar1"])
 def test_the_last_month_of_a_quarter_moves_the_nowcast_as_conditioning_says(idiosyncratic):
-    """The quarter-end trap: a filter that reads the nowcast off the state of the month before stands still."""
+    """The quarter-end trap: a nowcast read off the state of the month before stands still."""
     values, times = economy(n_periods=30, seed=5)
     full = panel_of(values, times)
     model = fit(full, idiosyncratic)

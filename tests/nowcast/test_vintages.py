@@ -109,8 +109,8 @@ def test_a_calendar_makes_pseudo_real_time_of_a_final_panel():
         VintageStore.from_calendar(final, ReleaseCalendar(lags={"ip": 1}, frequency={"ip": "M"}))
     # the panel's own publication lags
     lagged = Panel.from_wide(
-        final.wide(), universe="all", times=final.times, assets=final.assets, frequency="M", value_kind="series",
-        series=SeriesInfo(frequency=("Q", "M", "M"), publication_lag=(30, 15, 40)),
+        final.wide(), universe="all", times=final.times, assets=final.assets, frequency="M",
+        value_kind="series", series=SeriesInfo(frequency=("Q", "M", "M"), publication_lag=(30, 15, 40)),
     )  # fmt: skip
     assert str(VintageStore.from_calendar(lagged).release[0]) == "2010-02-15"
 
@@ -171,8 +171,8 @@ def test_bad_tables_are_refused_in_words():
         VintageStore.from_long(frame, **{**COLUMNS, "period": "release", "release": "period"}, info=INFO)
     with pytest.raises(PanelError, match="quarterly series in monthly panels"):
         VintageStore.from_long(frame, **COLUMNS, info={"gdp": {"frequency": "W"}})
+    made = VintageStore.from_long(frame, **COLUMNS)
     with pytest.raises(PanelError, match="is its frequency labelled right"):
-        made = VintageStore.from_long(frame, **COLUMNS)
         VintageStore(
             series=made.series, info=SeriesInfo(frequency=("M", "Q", "M")), frequency="M", code=made.code,
             period=made.period, release=made.release, value=made.value,
@@ -185,7 +185,7 @@ def test_bad_tables_are_refused_in_words():
         VintageStore.from_long(frame, **COLUMNS, info={"gdp": {"lag": 3}})
     with pytest.raises(PanelError, match="nothing was released"):
         store().as_of("2009-12-31")
-    with pytest.raises(PanelError, match="no series has|nothing was released"):
+    with pytest.raises(PanelError, match="nothing was released"):
         broken(value=pl.lit(None, dtype=pl.Float64)).as_of("2012-01-01")
     with pytest.raises(PanelError, match="never changed after the fact"):
         store().append(store())

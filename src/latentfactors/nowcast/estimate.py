@@ -213,8 +213,8 @@ def nowcast(
     """
     if not isinstance(model, ConditionalForecaster):
         raise MissingCapabilityError(
-            f"{type(model).__name__} says no law of single cells (it has no conditional): use a dynamic factor "
-            "model"
+            f"{type(model).__name__} says no law of single cells (it has no conditional): use a dynamic "
+            "factor model"
         )
     at_least("ahead", ahead, 0)
     own, column = own_frequency(panel, target)

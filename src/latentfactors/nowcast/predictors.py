@@ -100,7 +100,8 @@ class NowcastPredictor:
         Targets of a lower frequency are forecast in the months that end their period, else NaN.
         """
         horizon = check_horizon(horizon, None)
-        state = self.model.extract(panel) if isinstance(self.model, LatentFactorModel) else None
+        structural = self.model
+        state = structural.extract(panel) if isinstance(structural, LatentFactorModel) else None
         first = 0 if start is None else panel.index.position(start)
         mean, variance = np.full((2, panel.n_rows), np.nan)
         live = panel.n_realised

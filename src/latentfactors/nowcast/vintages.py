@@ -21,8 +21,16 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, PanelError
 from latentfactors.estimator import freeze
 from latentfactors.nowcast.calendar import ReleaseCalendar
+from latentfactors.nowcast.release_tables import (
+    collect_info,
+    day_before,
+    info_table,
+    named_codes,
+    observed_cells,
+    refuse_disorder,
+)
 from latentfactors.panel import Panel
-from latentfactors.periods import Frequency, first_offenders, parse_times, period_end, period_range, shift
+from latentfactors.periods import Frequency, first_offenders, parse_times, period_end, period_range
 from latentfactors.rows import SeriesInfo
 from latentfactors.sources import FrameSource, check_columns, read_dates, read_labels, read_numbers
 from latentfactors.transforms import transform_series, transformation_named
@@ -113,13 +121,13 @@ class VintageStore:
                     f"series {self.series.tolist()[position]!r} of frequency {own!r} "
                     f"has a value in {wrong[0]}, which ends no such period: is its frequency labelled right?"
                 )
-            begin = _before(periods, own)
+            begin = day_before(periods, own)
             early = releases <= begin
             if early.any():
                 raise PanelError(
                     f"series {self.series.tolist()[position]!r} of {periods[early][0]} "
-                    f"cannot come out on {releases[early][0]}, before the period begins: are the columns of period and release "
-                    "swapped?"
+                    f"cannot come out on {releases[early][0]}, before the period begins: are the "
+                    "columns of period and release swapped?"
                 )
         order = np.lexsort((self.release, self.period, self.code))
         keys = [each[order] for each in (self.code, self.period, self.release)]
@@ -127,8 +135,8 @@ class VintageStore:
         if twice.any():
             code, period, release = (each[1:][twice][0] for each in keys)
             raise PanelError(
-                f"series {self.series.tolist()[code]!r} of {period} has two releases on {release}: keep the one that "
-                "counted at the end of the day"
+                f"series {self.series.tolist()[code]!r} of {period} has two releases on {release}: keep the "
+                "one that counted at the end of the day"
             )
 
     # ---------------------------------------------------------------- constructors
@@ -174,13 +182,13 @@ class VintageStore:
             raise PanelError(f"column {series!r} must name a series in every line, and there must be lines")
         days, dates = (read_dates(source.column(name), name) for name in (period, release))
         numbers = read_numbers(source.column(value), value)
-        table = _info(labels, frequency, info or {})
+        table = info_table(labels, frequency, info or {})
         ends = days.copy()
         for position, own in enumerate(table.frequency):
             ends[code == position] = period_end(days[code == position], own)
-        _refuse_disorder(labels, code, ends, dates)
+        refuse_disorder(labels, code, ends, dates)
         order = np.argsort(dates, kind="stable")
-        chosen = _named_codes(labels, codes)
+        chosen = named_codes(labels, codes)
         return cls(
             series=labels, info=table, frequency=frequency, code=code[order], period=ends[order],
             release=dates[order], value=numbers[order], codes=chosen,
@@ -254,8 +262,8 @@ class VintageStore:
                     f"the vintage of {date} has frequency {panel.frequency!r} and preparation "
                     f"{panel.transforms}, the first {first.frequency!r} and {first.transforms}"
                 )
-            _collect_info(panel, fields, date)
-            known = _cells(panel)
+            collect_info(panel, fields, date)
+            known = observed_cells(panel)
             for key in former.keys() | known.keys():
                 value = known.get(key, np.nan)
                 if key not in former or (
@@ -278,7 +286,7 @@ class VintageStore:
             period=np.array([line[1] for line in lines], dtype="datetime64[D]"),
             release=np.array([line[2] for line in lines], dtype="datetime64[D]"),
             value=np.array([line[3] for line in lines]),
-            codes=_named_codes(labels, codes),
+            codes=named_codes(labels, codes),
             transforms=first.transforms,
         )
 
@@ -370,8 +378,8 @@ class VintageStore:
             raise PanelError("the later store must hold the same series, frequencies and transformations")
         if later.release.size and later.release[0] <= self.release[-1]:
             raise PanelError(
-                f"the store ends on {self.release[-1]} and the releases to add begin on {later.release[0]}: a "
-                "vintage is never changed after the fact"
+                f"the store ends on {self.release[-1]} and the releases to add begin on {later.release[0]}: "
+                "a vintage is never changed after the fact"
             )
         columns = {
             name: np.concatenate([getattr(self, name), getattr(later, name)])
@@ -403,75 +411,3 @@ class VintageStore:
     def __repr__(self) -> str:
         span = f", {self.release[0]}..{self.release[-1]}" if self.release.size else ""
         return f"VintageStore({self.series.size} series, {self.release.size} releases{span})"
-
-
-# ------------------------------------------------------------------------------------------- the parts
-
-
-def _before(periods: npt.NDArray[Any], frequency: Frequency | None) -> npt.NDArray[Any]:
-    """The day before each period begins."""
-    return shift(periods, -1, frequency)
-
-
-def _cells(panel: Panel) -> dict[tuple[Any, Any], float]:
-    rows = np.flatnonzero(panel.observed)
-    labels = panel.assets[panel.asset_codes[rows]].tolist()
-    times = panel.times[panel.index.period_codes[rows]]
-    return dict(zip(zip(labels, times, strict=True), panel.values[rows].tolist(), strict=True))
-
-
-def _collect_info(panel: Panel, fields: dict[Any, tuple[Any, ...]], date: Any) -> None:
-    info = panel.series or SeriesInfo(frequency=(panel.frequency,) * panel.n_assets)  # type: ignore[arg-type]
-    columns = (
-        info.frequency, info.transformation, info.aggregation, info.publication_lag, info.group,
-        info.description,
-    )  # fmt: skip
-    for label, *entry in zip(panel.assets.tolist(), *columns, strict=True):
-        if fields.setdefault(label, tuple(entry)) != tuple(entry):
-            raise PanelError(
-                f"the vintage of {date} describes {label!r} as {tuple(entry)}, an earlier one as "
-                f"{fields[label]}: a series keeps its frequency, transformation and aggregation"
-            )
-
-
-def _info(
-    labels: npt.NDArray[Any], frequency: Frequency, given: Mapping[Any, Mapping[str, Any]]
-) -> SeriesInfo:
-    names = labels.tolist()
-    if unknown := [each for each in given if each not in names]:
-        raise PanelError(f"info names {first_offenders(map(repr, unknown))}, which the table does not have")
-    known = ("frequency", "aggregation", "publication_lag", "group", "description", "transformation")
-    if odd := sorted({key for each in given.values() for key in each} - set(known)):
-        raise ConfigurationError(
-            f"info has unknown fields {first_offenders(odd)}, expected {', '.join(known)}"
-        )
-    defaults = {
-        "frequency": frequency, "aggregation": "mean", "publication_lag": 0, "group": "", "description": "",
-        "transformation": "",
-    }  # fmt: skip
-    return SeriesInfo(
-        **{key: tuple(given.get(name, {}).get(key, defaults[key]) for name in names) for key in known}
-    )
-
-
-def _named_codes(labels: npt.NDArray[Any], codes: Mapping[Any, str | int] | None) -> tuple[str, ...]:
-    if not codes:
-        return ()
-    if unknown := [each for each in codes if each not in labels.tolist()]:
-        raise PanelError(f"codes name {first_offenders(map(repr, unknown))}, which the store does not have")
-    return tuple(transformation_named(codes.get(label, "level")) for label in labels.tolist())
-
-
-def _refuse_disorder(
-    labels: npt.NDArray[Any], code: npt.NDArray[np.int64], periods: npt.NDArray[Any], dates: npt.NDArray[Any]
-) -> None:
-    """Lines of one cell have to come in order of release: a table out of order has often been mixed up."""
-    order = np.lexsort((np.arange(code.size), periods, code))
-    same = (code[order][1:] == code[order][:-1]) & (periods[order][1:] == periods[order][:-1])
-    back = same & (dates[order][1:] < dates[order][:-1])
-    if back.any():
-        line = order[1:][back][0]
-        raise PanelError(
-            f"releases of {labels.tolist()[code[line]]!r} for {periods[line]} are not in order of time, {dates[line]} "
-            f"stands after a later one (line {line}): sort the table by release date"
-        )
