@@ -219,6 +219,34 @@ def test_a_walk_forward_over_vintages_and_its_table(tmp_path):
     assert again.n_reused == len(dates)
 
 
+def test_nowcasts_keep_every_bit_whatever_is_released_later():
+    """Rule 1 as vintages: values, revisions and new cells released after the last date change nothing."""
+    values, times = economy(n_periods=90, seed=8)
+    calendar = ReleaseCalendar(
+        lags={name: 30 if name == "gdp" else 5 + 4 * k for k, name in enumerate(NAMES)},
+        frequency={name: "Q" if name == "gdp" else "M" for name in NAMES},
+    )
+    store = VintageStore.from_calendar(panel_of(values, times), calendar)
+    dates = (np.datetime64("2006-03-20"), np.datetime64("2006-05-20"))
+    late = store.release > dates[-1]
+    other = replace(store, value=np.where(late, 9 - 4 * store.value, store.value))
+    predictor = NowcastPredictor(DynamicFactorModel(DFMConfig(n_factors=1, tolerance=1e-2)), ("gdp",))
+    runs = [
+        walk_forward(predictor, each.as_of(each.dates[-1]), VintageSplits(each, dates, ahead=6), horizon=-1)
+        for each in (store, other)
+    ]
+    for one, two in zip(runs[0].blocks, runs[1].blocks, strict=True):
+        assert np.isfinite(one.expected_values).sum() == 2
+        assert one.expected_values.tobytes() == two.expected_values.tobytes()
+        assert one.variance.tobytes() == two.variance.tobytes()
+    # and it can fail: what came out before the date does move them
+    early = replace(store, value=np.where(late, store.value, 9 - 4 * store.value))
+    moved = walk_forward(
+        predictor, early.as_of(early.dates[-1]), VintageSplits(early, dates, ahead=6), horizon=-1
+    )
+    assert moved.blocks[0].expected_values.tobytes() != runs[0].blocks[0].expected_values.tobytes()
+
+
 def test_benchmarks_are_what_they_say():
     values, times = economy(n_periods=60, seed=2)
     panel = panel_of(values, times)
