@@ -102,7 +102,7 @@ BAD_CONFIGS = {
     "unknown splits": ('"expanding"', '"sliding"', "[splits] kind must be one of expanding, rolling"),
     "missing size": ('"expanding"', '"rolling"', "[splits]: size is missing"),
     "unknown predictor": ('"historical_mean"', '"median"', "'mean' kind must be one of pipeline, zero"),
-    "unknown model": ('"pca"', '"pcb"', "model type must be one of pca, rp_pca, ipca, observed, got 'pcb'"),
+    "unknown model": ('"pca"', '"pcb"', "got 'pcb'"),
     "unknown forecaster": ('"ewma"', '"arma"', "forecaster type must be one of expanding_mean"),
     "unknown option": ("half_life", "halflife", "(ewma): unknown key 'halflife', expected half_life"),
     "missing model": ("model = { type", "mapper = { type", "a pipeline needs model, one of pca"),

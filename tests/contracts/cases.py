@@ -112,7 +112,7 @@ def exact_static(mean: float = 0.0) -> tuple[Panel, np.ndarray]:
 
 
 def exact_mirrored() -> tuple[Panel, np.ndarray]:
-    """Two factors whose second half is minus the first, hidden alike: sample means are the means, gaps or not."""
+    """Two factors whose second half is minus the first, hidden alike: sample means are the means."""
     rng = np.random.default_rng(4)
     loadings, factors = rng.normal(size=(24, 2)), rng.normal(size=(32, 2)) * [0.05, 0.03]
     values = 0.1 * rng.normal(size=24) + np.concatenate([factors, -factors]) @ loadings.T

@@ -11,7 +11,7 @@ Gauge            V_F = I is the covariance of the *innovations*: it fixes the sc
                  makes the precision of the collapsed data, P'P/s_x^2 + Q'Q/s_y^2, diagonal and descending,
                  with signs such that the first target loads positively.
 Estimation       EM over all observed cells, any pattern. The M-step estimates the innovation covariance
-                 freely and then turns it into I (parameter expansion: the likelihood is the same and the scale
+                 freely and then turns it into I (parameter expansion: the likelihood is the same, and scale
                  directions are no longer slow); the VAR step includes the stationary start and is accepted
                  only if it rises (`factor_em`). Accelerated by SQUAREM, whose guard refuses extrapolations
                  that lower the likelihood or leave the stationary region. The likelihood never decreases.
