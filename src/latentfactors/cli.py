@@ -145,7 +145,6 @@ A configuration; its paths start from its own folder:
 \b
 [data]
 releases = "releases.csv"        # or .parquet; a line per release: series, period, release, value
-frequency = "M"
 # or store = "vintages", a folder that VintageStore.save wrote
 \b
 [[series]]                       # what is not named is monthly and used as it is
@@ -153,21 +152,17 @@ name = "GDP"
 frequency = "Q"
 aggregation = "mariano_murasawa"
 code = 5                         # transformation 1..7, or its name
-group = "output"
 \b
 [model]
 type = "dfm"
 n_factors = 1
 \b
 [nowcast]
-target = "GDP"
-ahead = 1
-level = 0.9
+target = "GDP"                   # further keys: as_of, ahead, level
 indicator = "INDPRO"             # draws the composite indicator, which moves with this series
 \b
 [run]
-output = "nowcasts"
-refit = true
+output = "nowcasts"              # refit = false keeps the model of the snapshot before
 """
 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")]
@@ -354,10 +349,10 @@ def _nowcast_report(console: Console, run: NowcastRun) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("period", "kind", "mean", "std", f"{level:.0%} interval"):
         table.add_column(head, justify="left" if head in ("period", "kind") else "right")
-    for k, period in enumerate(found.periods):
+    numbers = zip(found.mean, found.standard_deviation, strict=True)
+    for k, cells in enumerate(numbers):
         bounds = f"{low[k]:.4g} to {high[k]:.4g}"
-        mean, std = f"{found.mean[k]:.4g}", f"{found.standard_deviation[k]:.4g}"
-        table.add_row(str(period), found.kinds[k], mean, std, bounds)
+        table.add_row(str(found.periods[k]), found.kinds[k], *(f"{each:.4g}" for each in cells), bounds)
     console.print(table)
     for period, news in run.news.items():
         since = "" if run.before is None else f" since {run.before.as_of}"
@@ -365,15 +360,15 @@ def _nowcast_report(console: Console, run: NowcastRun) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("what moved it")
         table.add_column("contribution", justify="right")
-        for kind, part in news.by("kind").items():
-            table.add_row(kind, f"{part:+.4g}")
-        for series, part in list(news.by("series").items())[:_NEWS_SHOWN]:
-            if series:
-                table.add_row(f"  {series}", f"{part:+.4g}")
+        largest = list(news.by("series").items())[:_NEWS_SHOWN]
+        for name, part in (
+            *news.by("kind").items(),
+            *((f"  {each}", part) for each, part in largest if each),
+        ):
+            table.add_row(name, f"{part:+.4g}")
         console.print(table)
-        for remark in news.remarks:
-            console.print(f"note: {remark}", soft_wrap=True)
-    for note in (*run.panel.notes, *run.notes, *run.model.summary.warnings):
+    remarks = [remark for news in run.news.values() for remark in news.remarks]
+    for note in dict.fromkeys((*remarks, *run.panel.notes, *run.notes, *run.model.summary.warnings)):
         console.print(f"note: {note}", soft_wrap=True)
 
 
