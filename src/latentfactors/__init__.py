@@ -96,6 +96,16 @@ if TYPE_CHECKING:
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
     from latentfactors.models.rp_pca import RPPCAConfig, RPPCAModel
     from latentfactors.neural import TrainingConfig, watch
+    from latentfactors.nowcast import (
+        Nowcast,
+        NowcastPredictor,
+        ReleaseCalendar,
+        SeriesBenchmark,
+        SeriesBenchmarkConfig,
+        VintageStore,
+        composite_indicator,
+        nowcast_news,
+    )
     from latentfactors.options import EWMA, VAR, Bootstrap
     from latentfactors.panel import Panel
     from latentfactors.pipeline import LatentFactorForecastPipeline
@@ -290,6 +300,16 @@ _HOMES = {
     "neural": (
         "TrainingConfig",
         "watch",
+    ),
+    "nowcast": (
+        "Nowcast",
+        "NowcastPredictor",
+        "ReleaseCalendar",
+        "SeriesBenchmark",
+        "SeriesBenchmarkConfig",
+        "VintageStore",
+        "composite_indicator",
+        "nowcast_news",
     ),
     "options": (
         "Bootstrap",

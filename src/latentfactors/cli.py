@@ -1,4 +1,4 @@
-"""The command line: `latentfactors demo`, `latentfactors walk-forward CONFIG`, `latentfactors report RUN`.
+"""The command line: `latentfactors demo`, `walk-forward CONFIG`, `nowcast CONFIG`, `report RUN`.
 
 Here live the progress bar, the exit codes (2 for bad input, 130 for Ctrl-C) and the one line that says what
 was wrong. What a command does stands in `jobs` and `demo`; they are imported when a command runs, so that the
@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentfactors._version import __version__
-from latentfactors.errors import LatentFactorsError
+from latentfactors.errors import LatentFactorsError, MissingCapabilityError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from latentfactors.jobs import JobResult
+    from latentfactors.nowcast_jobs import NowcastRun
 
 __all__ = ["app", "main"]
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
+_NEWS_SHOWN = 10
 
 app = typer.Typer(
     name="latentfactors",
@@ -85,6 +87,7 @@ Latent factor models in finance and macroeconomics: one panel, one pipeline, one
 Examples:
   latentfactors demo
   latentfactors walk-forward config.toml
+  latentfactors nowcast config.toml
   latentfactors report results
   latentfactors walk-forward --help       a configuration with all its keys
 """
@@ -124,6 +127,42 @@ anywhere: mail it, print it, read it on a phone. It needs pip install 'latentfac
 Examples:
   latentfactors report latentfactors-demo
   latentfactors report results --out for-the-committee.html
+"""
+
+_NOWCAST_HELP = """\
+Nowcast a series from releases, and say what moved the nowcast since the last time.
+
+Fits the model on everything released by a day and writes a snapshot, a folder named by that day with
+nowcasts.parquet, snapshot.json, the model, the vintage and report.html. The next run compares itself to it
+and prints the news.
+
+\b
+Example:
+  latentfactors nowcast config.toml --as-of 2016-07-29
+
+A configuration; its paths start from its own folder:
+
+\b
+[data]
+releases = "releases.csv"        # or .parquet; a line per release: series, period, release, value
+# or store = "vintages", a folder that VintageStore.save wrote
+\b
+[[series]]                       # what is not named is monthly and used as it is
+name = "GDP"
+frequency = "Q"
+aggregation = "mariano_murasawa"
+code = 5                         # transformation 1..7, or its name
+\b
+[model]
+type = "dfm"
+n_factors = 1
+\b
+[nowcast]
+target = "GDP"                   # further keys: as_of, ahead, level
+indicator = "INDPRO"             # draws the composite indicator, which moves with this series
+\b
+[run]
+output = "nowcasts"              # refit = false keeps the model of the snapshot before
 """
 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")]
@@ -210,6 +249,33 @@ def walk_forward(
         _report(_console(), result, write_job(result))
 
 
+@app.command("nowcast", help=_NOWCAST_HELP, short_help="Nowcast a series from its releases: CONFIG.toml.")
+def nowcast(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file.", show_default=False)],
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Day of the information.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the snapshots.")] = None,
+) -> None:
+    """The nowcast that a configuration describes."""
+    with _one_line_errors():
+        from latentfactors.nowcast_jobs import read_nowcast_job, run_nowcast_job
+
+        job = read_nowcast_job(config)
+        if as_of is not None:
+            job = replace(job, options=replace(job.options, as_of=as_of))
+        if out is not None:
+            job = replace(job, run=replace(job.run, output=str(out.absolute())))
+        run = run_nowcast_job(job)
+        console = _console()
+        _nowcast_report(console, run)
+        try:
+            from latentfactors.report.nowcast_page import write_nowcast_page
+        except MissingCapabilityError as missing:
+            console.print(f"note: no report.html: {missing}", soft_wrap=True)
+        else:
+            write_nowcast_page(run)
+        console.print(f"\nWritten to {run.folder}", soft_wrap=True)
+
+
 @app.command("report", help=_REPORT_HELP, short_help="One self-contained HTML file about a run.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
@@ -270,6 +336,40 @@ def _report(console: Console, result: JobResult, written: Sequence[Path]) -> Non
         console.print(f"{len(remarks)} different remarks of the fits stand in manifest.json")
     names = ", ".join(path.name for path in written)
     console.print(f"\nWritten to {result.job.output}: {names}", soft_wrap=True)
+
+
+def _nowcast_report(console: Console, run: NowcastRun) -> None:
+    """The nowcasts, and what moved them since the snapshot before."""
+    from rich import box
+    from rich.table import Table
+
+    found, level = run.nowcast, run.job.options.level
+    console.print(f"{found.target}, information up to {found.as_of}; {run.model.summary.reason}")
+    low, high = found.intervals(level)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("period", "kind", "mean", "std", f"{level:.0%} interval"):
+        table.add_column(head, justify="left" if head in ("period", "kind") else "right")
+    numbers = zip(found.mean, found.standard_deviation, strict=True)
+    for k, cells in enumerate(numbers):
+        bounds = f"{low[k]:.4g} to {high[k]:.4g}"
+        table.add_row(str(found.periods[k]), found.kinds[k], *(f"{each:.4g}" for each in cells), bounds)
+    console.print(table)
+    for period, news in run.news.items():
+        since = "" if run.before is None else f" since {run.before.as_of}"
+        console.print(f"{period}: {news.old:.4g} -> {news.new:.4g}{since}")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("what moved it")
+        table.add_column("contribution", justify="right")
+        largest = list(news.by("series").items())[:_NEWS_SHOWN]
+        for name, part in (
+            *news.by("kind").items(),
+            *((f"  {each}", part) for each, part in largest if each),
+        ):
+            table.add_row(name, f"{part:+.4g}")
+        console.print(table)
+    remarks = [remark for news in run.news.values() for remark in news.remarks]
+    for note in dict.fromkeys((*remarks, *run.panel.notes, *run.notes, *run.model.summary.warnings)):
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _table(result: JobResult) -> Any:

@@ -84,25 +84,27 @@ class VintageSource(Protocol):
 
 @dataclass(frozen=True)
 class VintageSplit:
-    """Train on everything released by a date, forecast the row after the last period."""
+    """Train on everything released by a date, forecast the `ahead` rows after the last period."""
 
     as_of: Any
     source: VintageSource = field(repr=False)
     validation: int = 0
+    ahead: int = 1
 
     def panels(self, panel: Panel) -> tuple[Panel, Panel]:
-        """The vintage, and the vintage with a live period."""
+        """The vintage, and the vintage with its live periods."""
         vintage = self.source.as_of(self.as_of)
-        return vintage, vintage.extend(1)
+        return vintage, vintage.extend(self.ahead)
 
     def block(self, panel: Panel) -> tuple[Panel, int, int]:
-        """The live period of the vintage."""
+        """The live periods of the vintage."""
         extended = self.panels(panel)[1]
-        return extended, extended.n_periods - 1, extended.n_periods
+        return extended, extended.n_periods - self.ahead, extended.n_periods
 
     def key(self, digests: Sequence[str]) -> str:
         """Content key of the vintage."""
-        return f"{self.source.as_of(self.as_of).digests()[-1]}:{self.as_of}:{self.validation}"
+        vintage = self.source.as_of(self.as_of)
+        return f"{vintage.digests()[-1]}:{self.as_of}:{self.validation}:{self.ahead}"
 
     def describe(self, panel: Panel) -> str:
         """The split in dates."""
@@ -208,14 +210,20 @@ class VintageSplits:
         Has `as_of(date) -> Panel`.
     dates
         Vintage dates.
+    validation
+        Last training periods set aside for models that validate.
+    ahead
+        Live periods that are forecast, all given the vintage. With horizon 1 - b they reach from b periods
+        before to ahead - b periods after the vintage's last one, so one fit serves backcasts and forecasts.
     """
 
     source: VintageSource = field(repr=False)
     dates: tuple[Any, ...]
     validation: int = 0
+    ahead: int = 1
 
     def __post_init__(self) -> None:
-        _check(validation=self.validation)
+        _check(validation=self.validation, ahead=self.ahead)
         if isinstance(self.dates, str) or not hasattr(self.source, "as_of"):
             raise ConfigurationError(
                 f"expected a source with as_of(date) and several dates, got {type(self.source).__name__} and "
@@ -225,7 +233,7 @@ class VintageSplits:
 
     def split(self, panel: Panel) -> list[VintageSplit]:
         """One split per date, in time order."""
-        return [VintageSplit(date, self.source, self.validation) for date in sorted(self.dates)]
+        return [VintageSplit(date, self.source, self.validation, self.ahead) for date in sorted(self.dates)]
 
 
 def first_position(panel: Panel, first: Any) -> int:

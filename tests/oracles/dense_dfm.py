@@ -56,3 +56,35 @@ def dense_dfm(values, parameters, *, weights=None, lead=0):
     mean = (K @ np.linalg.solve(S, y)).reshape(T, r)
     covariance = (F - K @ np.linalg.solve(S, K.T)).reshape(T, r, T, r)
     return loglik, mean, covariance
+
+
+def dense_covariance(cells, n_data, parameters, *, weights, lead=0):
+    """Covariance of cells (period, series) before anything is observed."""
+    T = n_data + lead
+    L, phi, s = parameters.loadings, parameters.persistence, parameters.variance
+    p, r = parameters.transition.shape[:2]
+    companion = np.zeros((p * r, p * r))
+    companion[:r] = np.concatenate(list(parameters.transition), axis=1)
+    companion[r:, :-r] = np.eye((p - 1) * r)
+    noise = np.zeros_like(companion)
+    noise[:r, :r] = parameters.innovation
+    stationary = np.linalg.solve(np.eye((p * r) ** 2) - np.kron(companion, companion), noise.ravel()).reshape(
+        p * r, p * r
+    )
+    gamma, power = np.zeros((T, r, r)), np.eye(p * r)
+    for k in range(T):
+        gamma[k] = (power @ stationary)[:r, :r]
+        power = companion @ power
+    out = np.zeros((len(cells), len(cells)))
+    for a, (t, i) in enumerate(cells):
+        for b, (u, j) in enumerate(cells):
+            for lag, w in enumerate(weights[i]):
+                for other, v in enumerate(weights[j]):
+                    if not w or not v:
+                        continue
+                    distance = (t - lag) - (u - other)
+                    common = gamma[distance] if distance >= 0 else gamma[-distance].T
+                    out[a, b] += w * v * (L[i] @ common @ L[j])
+                    if i == j:
+                        out[a, b] += w * v * s[i] * phi[i] ** abs(distance) / (1 - phi[i] ** 2)
+    return out

@@ -28,6 +28,7 @@ from latentfactors.evaluate.n_factors import (
     fill_by_factors,
     number_of_factors,
 )
+from latentfactors.evaluate.nowcasts import NowcastRecord, nowcast_record, nowcast_table, released_values
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
@@ -53,6 +54,7 @@ __all__ = [
     "GRSResult",
     "InformationCriterion",
     "MaximalSharpe",
+    "NowcastRecord",
     "PortfolioSort",
     "PricedAssets",
     "PureAlpha",
@@ -72,12 +74,15 @@ __all__ = [
     "maximal_sharpe",
     "metrics_table",
     "model_confidence_set",
+    "nowcast_record",
+    "nowcast_table",
     "number_of_factors",
     "performance",
     "predictions_table",
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "released_values",
     "sort_portfolios",
     "tangency_path",
     "tangency_weights",

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
+from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
 from latentfactors.dynamic_series import (
     Block,
     DynamicForecasts,
@@ -40,6 +41,7 @@ from latentfactors.kernels.dynamic_factor import (
     expectation,
     observation_pattern,
 )
+from latentfactors.kernels.dynamic_factor_conditional import cell_law, completed
 from latentfactors.kernels.dynamic_factor_em import (
     SMALLEST_VARIANCE,
     DynamicFactorFit,
@@ -282,6 +284,59 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             information="smoothed",
         )
         return self._state(panel, estimates, factors, None)
+
+    def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
+        """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
+
+        Whatever is observed is a condition, an assumed future value as well as a published one.
+
+        Parameters
+        ----------
+        panel
+            As it is known now, with the live periods of the cells (`panel.extend`).
+        cells
+            Pairs (series label, period).
+
+        Raises
+        ------
+        NotFittedError, PanelMismatchError, GapError, PanelError, ConfigurationError
+            Before `fit`; a series that training did not know; a period outside the panel; no cells.
+        """
+        self._check_panel(panel)
+        estimates = self.estimates
+        values, before = estimates.read(panel)
+        places = locate_cells(panel, cells, estimates.series, "DynamicFactorModel")
+        law = cell_law(
+            values,
+            estimates.parameters,
+            estimates.weights,
+            [(before + period, series) for period, series in places],
+            autoregressive=self.config.autoregressive,
+        )
+        columns = np.array([series for _, series in places])
+        scale = estimates.scale[columns]
+        per_value = scale[:, None, None] * law.weights[:, before:] / estimates.scale
+        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
+        by_row = per_value[:, panel.index.period_codes, np.maximum(known, 0)]
+        return ConditionalLaw(
+            mean=estimates.location[columns] + scale * law.mean,
+            covariance=law.covariance * np.outer(scale, scale),
+            weights=np.where(known >= 0, by_row, 0.0),
+        )
+
+    def expected_values(self, panel: Panel) -> FloatArray:
+        """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
+        self._check_panel(panel)
+        estimates = self.estimates
+        values, before = estimates.read(panel)
+        filled = completed(
+            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
+        )[before:]
+        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
+        by_row = (estimates.location + estimates.scale * filled)[
+            panel.index.period_codes, np.maximum(known, 0)
+        ]
+        return np.where(known >= 0, np.where(panel.observed, panel.values, by_row), np.nan)
 
     def _state(
         self, panel: Panel, estimates: DFMEstimates, factors: Factors, native: DynamicForecasts | None

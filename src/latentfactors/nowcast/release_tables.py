@@ -1,0 +1,90 @@
+"""What a vintage store does with tables of releases and with whole panels before it holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from latentfactors.errors import ConfigurationError, PanelError
+from latentfactors.panel import Panel
+from latentfactors.periods import Frequency, first_offenders, shift
+from latentfactors.rows import SeriesInfo
+from latentfactors.transforms import transformation_named
+
+__all__ = ["collect_info", "day_before", "info_table", "named_codes", "observed_cells", "refuse_disorder"]
+
+
+def day_before(periods: npt.NDArray[Any], frequency: Frequency | None) -> npt.NDArray[Any]:
+    """The day before each period begins."""
+    return shift(periods, -1, frequency)
+
+
+def observed_cells(panel: Panel) -> dict[tuple[Any, Any], float]:
+    """(series, period) -> value of everything observed."""
+    rows = np.flatnonzero(panel.observed)
+    labels = panel.assets[panel.asset_codes[rows]].tolist()
+    times = panel.times[panel.index.period_codes[rows]]
+    return dict(zip(zip(labels, times, strict=True), panel.values[rows].tolist(), strict=True))
+
+
+def collect_info(panel: Panel, fields: dict[Any, tuple[Any, ...]], date: Any) -> None:
+    """Add a vintage's description of its series; refuse one that differs from an earlier vintage's."""
+    info = panel.series or SeriesInfo(frequency=(panel.frequency,) * panel.n_assets)  # type: ignore[arg-type]
+    columns = (
+        info.frequency, info.transformation, info.aggregation, info.publication_lag, info.group,
+        info.description,
+    )  # fmt: skip
+    for label, *entry in zip(panel.assets.tolist(), *columns, strict=True):
+        if fields.setdefault(label, tuple(entry)) != tuple(entry):
+            raise PanelError(
+                f"the vintage of {date} describes {label!r} as {tuple(entry)}, an earlier one as "
+                f"{fields[label]}: a series keeps its frequency, transformation and aggregation"
+            )
+
+
+def info_table(
+    labels: npt.NDArray[Any], frequency: Frequency, given: Mapping[Any, Mapping[str, Any]]
+) -> SeriesInfo:
+    """The description of every series out of what was stated."""
+    names = labels.tolist()
+    if unknown := [each for each in given if each not in names]:
+        raise PanelError(f"info names {first_offenders(map(repr, unknown))}, which the table does not have")
+    known = ("frequency", "aggregation", "publication_lag", "group", "description", "transformation")
+    if odd := sorted({key for each in given.values() for key in each} - set(known)):
+        raise ConfigurationError(
+            f"info has unknown fields {first_offenders(odd)}, expected {', '.join(known)}"
+        )
+    defaults = {
+        "frequency": frequency, "aggregation": "mean", "publication_lag": 0, "group": "", "description": "",
+        "transformation": "",
+    }  # fmt: skip
+    return SeriesInfo(
+        **{key: tuple(given.get(name, {}).get(key, defaults[key]) for name in names) for key in known}
+    )
+
+
+def named_codes(labels: npt.NDArray[Any], codes: Mapping[Any, str | int] | None) -> tuple[str, ...]:
+    """A transformation by name for every series, or () where none is asked for."""
+    if not codes:
+        return ()
+    if unknown := [each for each in codes if each not in labels.tolist()]:
+        raise PanelError(f"codes name {first_offenders(map(repr, unknown))}, which the store does not have")
+    return tuple(transformation_named(codes.get(label, "level")) for label in labels.tolist())
+
+
+def refuse_disorder(
+    labels: npt.NDArray[Any], code: npt.NDArray[np.int64], periods: npt.NDArray[Any], dates: npt.NDArray[Any]
+) -> None:
+    """Lines of one cell have to come in order of release: a table out of order has often been mixed up."""
+    order = np.lexsort((np.arange(code.size), periods, code))
+    same = (code[order][1:] == code[order][:-1]) & (periods[order][1:] == periods[order][:-1])
+    back = same & (dates[order][1:] < dates[order][:-1])
+    if back.any():
+        line = order[1:][back][0]
+        raise PanelError(
+            f"releases of {labels.tolist()[code[line]]!r} for {periods[line]} are not in order of time, "
+            f"{dates[line]} stands after a later one (line {line}): sort the table by release date"
+        )

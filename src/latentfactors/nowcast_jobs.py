@@ -1,0 +1,409 @@
+"""A nowcast job: read from TOML, run on the vintage of a day, kept as a snapshot for the next run.
+
+    [data]       releases (.csv or .parquet), series, period, release, value; frequency      or      store
+    [[series]]   name; frequency, aggregation, group, code, publication_lag
+    [model]      type = "dfm", n_factors = 1, ...
+    [nowcast]    target; as_of, ahead, level, indicator
+    [run]        output; refit
+
+    output/2016-07-29/   snapshot.json, nowcasts.parquet, news.parquet, model/, vintage/, report.html
+
+Snapshots are named by their day. A run compares itself to the newest one before its own day: what moved each
+nowcast since then, release by release.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentfactors._version import __version__
+from latentfactors.errors import ConfigurationError, LatentFactorsError, PanelError, StoreError
+from latentfactors.estimator import Estimator
+from latentfactors.frames import write_atomically
+from latentfactors.nowcast import NewsDecomposition, Nowcast, VintageStore, nowcast, nowcast_news
+from latentfactors.panel import Panel
+from latentfactors.periods import Frequency, parse_times
+from latentfactors.settings import as_table, make, named, refuse_unknown, selected
+
+__all__ = ["NowcastJob", "NowcastRun", "Snapshot", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
+
+# A model's config stands beside it: XModel is built from the XConfig named here.
+MODELS = {"dfm": "models.dfm:DynamicFactorModel"}
+_CONFIGS = {"dfm": "DFMConfig"}
+_FORMAT = "latentfactors-nowcast"
+_SERIES_FIELDS = ("frequency", "aggregation", "group", "code", "publication_lag", "description")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseData:
+    """Where the releases are: a table, see `VintageStore.from_long`, or a saved store.
+
+    Parameters
+    ----------
+    releases
+        A `.csv` or `.parquet` file, one line per release of a cell.
+    series, period, release, value
+        Its columns.
+    frequency
+        Of the panels.
+    store
+        Folder that `VintageStore.save` wrote, instead of a table.
+    """
+
+    releases: str | None = None
+    series: str = "series"
+    period: str = "period"
+    release: str = "release"
+    value: str = "value"
+    frequency: Frequency = "M"
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.releases is None) == (self.store is None):
+            raise ConfigurationError("name either releases (a table) or store (a folder)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NowcastOptions:
+    """What is nowcast, and as of when.
+
+    Parameters
+    ----------
+    target
+        A series.
+    as_of
+        Day of the information; None: the last release.
+    ahead
+        Forecast periods after the running one.
+    level
+        Of the intervals.
+    indicator
+        Series that fixes the sign of the composite indicator; None: no indicator.
+    """
+
+    target: str
+    as_of: Any = None
+    ahead: int = 1
+    level: float = 0.9
+    indicator: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NowcastRunOptions:
+    """Where snapshots are kept, and whether the model is fitted anew.
+
+    Parameters
+    ----------
+    output
+        Folder of the snapshots.
+    refit
+        False keeps the model of the snapshot before, if there is one: then only data move the nowcast.
+    """
+
+    output: str
+    refit: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class NowcastJob:
+    """A checked configuration: nothing has been read or run yet."""
+
+    config: Mapping[str, Any]
+    folder: Path
+    data: ReleaseData
+    series: Mapping[str, Mapping[str, Any]]
+    model: Any
+    options: NowcastOptions
+    run: NowcastRunOptions
+
+    @property
+    def output(self) -> Path:
+        """Folder of the snapshots."""
+        return self.folder / self.run.output
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Snapshot:
+    """What an earlier run left: its day, target, nowcasts, model and vintage.
+
+    Attributes
+    ----------
+    as_of, target
+    means, deviations : period (text) -> number
+    folder
+    """
+
+    as_of: np.datetime64
+    target: str
+    means: Mapping[str, float]
+    deviations: Mapping[str, float]
+    folder: Path
+
+    def model(self, kind: type[Estimator[Any, Any]]) -> Any:
+        """The fitted model."""
+        return kind.load(self.folder / "model")
+
+    def panel(self) -> Panel:
+        """The vintage."""
+        return VintageStore.load(self.folder / "vintage").as_of(self.as_of)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NowcastRun:
+    """What a run found.
+
+    Attributes
+    ----------
+    job, model, panel, nowcast
+    news : period (text) -> decomposition since `before`
+    before : the snapshot compared to, or None
+    history : snapshots up to this run's day, oldest first, this run's own not among them
+    folder : of this run's snapshot
+    notes : remarks for the reader
+    """
+
+    job: NowcastJob
+    model: Any
+    panel: Panel
+    nowcast: Nowcast
+    news: Mapping[str, NewsDecomposition]
+    before: Snapshot | None
+    history: tuple[Snapshot, ...]
+    folder: Path
+    notes: tuple[str, ...] = field(default=())
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def read_nowcast_job(path: str | Path) -> NowcastJob:
+    """Read and check a TOML file.
+
+    Raises
+    ------
+    ConfigurationError
+        One line that names the file, the key, what was expected and what came.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"no configuration file at {str(path)!r}")
+    with named(str(path)):
+        try:
+            config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigurationError(f"not valid TOML: {error}") from None
+        return parse_nowcast_job(config, path.parent)
+
+
+def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> NowcastJob:
+    """Check a configuration given as plain values, as `tomllib` reads them.
+
+    Examples
+    --------
+    >>> job = parse_nowcast_job(
+    ...     {
+    ...         "data": {"releases": "releases.csv"},
+    ...         "model": {"type": "dfm", "n_factors": 1},
+    ...         "nowcast": {"target": "gdp"},
+    ...         "run": {"output": "nowcasts"},
+    ...     }
+    ... )
+    >>> job.model.config.n_factors, job.options.ahead
+    (1, 1)
+    """
+    refuse_unknown(config, ("data", "series", "model", "nowcast", "run"), "configuration", "section")
+    for section in ("data", "model", "nowcast", "run"):
+        if section not in config:
+            raise ConfigurationError(f"the section [{section}] is missing")
+    entries = config.get("series", [])
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+        raise ConfigurationError("series are a list of tables: write [[series]], with double brackets")
+    series: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str) or name in series:
+            raise ConfigurationError(f"[[series]] needs a name of its own, got {name!r}")
+        fields = {key: each for key, each in entry.items() if key != "name"}
+        refuse_unknown(fields, _SERIES_FIELDS, f"[[series]] {name!r}")
+        series[name] = fields
+    model = as_table(config["model"], "[model]")
+    kind = model.get("type")
+    cls, chosen, where = selected(MODELS, model, "type", "[model]")
+    build = getattr(importlib.import_module(cls.__module__), _CONFIGS[str(kind)])
+    return NowcastJob(
+        config=config,
+        folder=Path(folder),
+        data=make(ReleaseData, as_table(config["data"], "[data]"), "[data]"),
+        series=series,
+        model=cls(make(build, chosen, where)),
+        options=make(NowcastOptions, as_table(config["nowcast"], "[nowcast]"), "[nowcast]"),
+        run=make(NowcastRunOptions, as_table(config["run"], "[run]"), "[run]"),
+    )
+
+
+def load_releases(job: NowcastJob) -> VintageStore:
+    """The store that a job names.
+
+    Raises
+    ------
+    PanelError, StoreError, ConfigurationError
+        What cannot be read, or is no table of releases.
+    """
+    data = job.data
+    if data.store is not None:
+        if job.series:
+            raise ConfigurationError("[[series]] describes a table; a saved store describes its own series")
+        return VintageStore.load(job.folder / data.store)
+    file = job.folder / str(data.releases)
+    with named(f"[data] {data.releases}"):
+        frame = _table(file)
+        info = {
+            name: {key: each for key, each in fields.items() if key != "code"}
+            for name, fields in job.series.items()
+        }
+        codes = {name: fields["code"] for name, fields in job.series.items() if "code" in fields}
+        return VintageStore.from_long(
+            frame, series=data.series, period=data.period, release=data.release, value=data.value,
+            frequency=data.frequency, info=info, codes=codes,
+        )  # fmt: skip
+
+
+def _table(file: Path) -> Any:
+    import polars as pl
+
+    if not file.is_file():
+        raise PanelError(f"there is no such file in {str(file.parent)!r}")
+    try:
+        if file.suffix.lower() == ".parquet":
+            return pl.read_parquet(file)
+        if file.suffix.lower() == ".csv":
+            return pl.read_csv(file, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PanelError(f"the file cannot be read: {error}") from None
+    raise PanelError(f"expected a .csv or .parquet file, got the ending {file.suffix!r}")
+
+
+# ------------------------------------------------------------------------------------ running
+
+
+def run_nowcast_job(job: NowcastJob) -> NowcastRun:
+    """Fit, nowcast, compare to the snapshot before, and write the own snapshot.
+
+    Raises
+    ------
+    LatentFactorsError
+        Bad data or options; nothing is written then.
+    """
+    store, options = load_releases(job), job.options
+    as_of = store.dates[-1] if options.as_of is None else parse_times([options.as_of], name="as_of")[0]
+    panel = store.as_of(as_of)
+    snapshots = read_snapshots(job.output, options.target)
+    history = tuple(each for each in snapshots if each.as_of < as_of)
+    notes = [] if len(history) == len([s for s in snapshots if s.as_of != as_of]) else [
+        f"there are snapshots later than {as_of}; this run is compared to the last one before it"
+    ]  # fmt: skip
+    before = history[-1] if history else None
+    model: Any = job.model.clone()
+    old_model: Any = None if before is None else before.model(type(model))
+    if before is None or job.run.refit:
+        model.fit(panel)
+    else:
+        model = old_model
+        notes.append(f"the model is that of {before.as_of}: only data moved the nowcast")
+    found = nowcast(model, panel, options.target, ahead=options.ahead, as_of=as_of)
+    decompositions = {}
+    if before is not None:
+        former = before.panel()
+        for period in found.periods:
+            if str(period) in before.means:
+                decompositions[str(period)] = nowcast_news(
+                    old_model, model, former, panel, options.target, period, dates=(before.as_of, as_of)
+                )
+    run = NowcastRun(
+        job=job, model=model, panel=panel, nowcast=found, news=decompositions, before=before, history=history,
+        folder=job.output / str(as_of), notes=tuple(notes),
+    )  # fmt: skip
+    _write(run)
+    return run
+
+
+def _write(run: NowcastRun) -> None:
+    import polars as pl
+
+    folder, found = run.folder, run.nowcast
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{str(folder)!r} cannot be written: {error}") from error
+    run.model.save(folder / "model")
+    VintageStore.from_vintages([(found.as_of, run.panel)]).save(folder / "vintage")
+    frame = found.frame(level=run.job.options.level)
+    _write_parquet(folder / "nowcasts.parquet", frame)
+    if run.news:
+        parts = [
+            each.frame().with_columns(pl.lit(period).alias("nowcast_period"))
+            for period, each in run.news.items()
+        ]
+        _write_parquet(folder / "news.parquet", pl.concat(parts))
+    document = {
+        "format": _FORMAT,
+        "latentfactors": __version__,
+        "as_of": str(found.as_of),
+        "target": str(found.target),
+        "periods": [str(each) for each in found.periods],
+        "kinds": list(found.kinds),
+        "mean": found.mean.tolist(),
+        "std": found.standard_deviation.tolist(),
+        "compared_to": None if run.before is None else str(run.before.as_of),
+        "news": {period: each.by("kind") for period, each in run.news.items()},
+        "fit": {"converged": run.model.summary.converged, "reason": run.model.summary.reason,
+                "warnings": list(run.model.summary.warnings)},
+        "options": asdict(run.job.options) | {"as_of": str(found.as_of)},
+        "notes": [*run.panel.notes, *run.notes],
+    }  # fmt: skip
+    text = json.dumps(document, indent=2, allow_nan=False, default=str)
+    write_atomically(folder / "snapshot.json", f"{text}\n".encode())
+
+
+def _write_parquet(path: Path, frame: Any) -> None:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_snapshots(output: str | Path, target: str) -> tuple[Snapshot, ...]:
+    """Snapshots of a target in a folder, oldest first.
+
+    Raises
+    ------
+    StoreError
+        A snapshot that is damaged.
+    """
+    found = []
+    for path in sorted(Path(output).glob("*/snapshot.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != _FORMAT or document["target"] != target:
+                continue
+            periods = document["periods"]
+            found.append(
+                Snapshot(
+                    as_of=parse_times([document["as_of"]], name="as_of")[0],
+                    target=document["target"],
+                    means=dict(zip(periods, document["mean"], strict=True)),
+                    deviations=dict(zip(periods, document["std"], strict=True)),
+                    folder=path.parent,
+                )
+            )
+        except (OSError, KeyError, TypeError, ValueError, LatentFactorsError) as error:
+            raise StoreError(f"{str(path)!r} is no snapshot of a nowcast: {error}") from error
+    return tuple(sorted(found, key=lambda each: each.as_of))

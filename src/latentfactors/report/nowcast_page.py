@@ -1,0 +1,127 @@
+"""One self-contained HTML page of a nowcast: numbers, path, fan, news, indicator; nothing to load."""
+
+from __future__ import annotations
+
+import html
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentfactors._version import __version__
+from latentfactors.errors import LatentFactorsError, MissingCapabilityError
+from latentfactors.evaluate import NowcastRecord
+from latentfactors.frames import write_atomically
+from latentfactors.nowcast import composite_indicator
+from latentfactors.nowcast_jobs import NowcastRun
+from latentfactors.report import nowcast_figures as figures
+
+try:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+except ImportError as error:
+    raise MissingCapabilityError(
+        "the page needs plotly and jinja2, which are not installed: pip install 'latentfactors[report]'"
+    ) from error
+
+__all__ = ["render_nowcast", "write_nowcast_page"]
+
+
+def write_nowcast_page(run: NowcastRun, out: str | Path | None = None) -> Path:
+    """Write the page of a run; None: `report.html` in its snapshot."""
+    path = run.folder / "report.html" if out is None else Path(out)
+    write_atomically(path, render_nowcast(run).encode())
+    return path
+
+
+def render_nowcast(run: NowcastRun) -> str:
+    """The page as text."""
+    found, options = run.nowcast, run.job.options
+    low, high = found.intervals(options.level)
+    columns = (found.mean, found.standard_deviation, low, high)
+    numbers = [
+        [str(period), kind, *(_number(column[k]) for column in columns)]
+        for k, (period, kind) in enumerate(zip(found.periods, found.kinds, strict=True))
+    ]
+    source = resources.files("latentfactors.report").joinpath("nowcast.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    summary = run.model.summary
+    return environment.from_string(source).render(
+        title=f"Nowcast of {found.target}",
+        as_of=str(found.as_of),
+        version=__version__,
+        numbers=numbers,
+        unit=f" ({found.transformation.replace('_', ' ')})" if found.transformation else "",
+        level=f"{options.level:.0%}",
+        sections=[*_path(run), *_fan(run), *_news(run), *_indicator(run)],
+        remarks=[summary.reason, *summary.warnings, *run.panel.notes, *run.notes],
+        plotly=get_plotlyjs(),
+    )
+
+
+def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
+    """Nowcasts of this run's periods over all snapshots."""
+    found = run.nowcast
+    lines = [
+        (each.as_of, period, each.means[str(period)], each.deviations[str(period)] ** 2)
+        for each in run.history
+        for period in found.periods
+        if str(period) in each.means
+    ]
+    variances = found.standard_deviation**2
+    lines += [(found.as_of, *line) for line in zip(found.periods, found.mean, variances, strict=True)]
+    days, periods, means, spreads = (np.array(column) for column in zip(*lines, strict=True))
+    record = NowcastRecord(
+        as_of=days, period=periods, days_to_release=np.zeros(days.size, dtype=np.int64), forecast=means,
+        variance=spreads, realised=np.full(days.size, np.nan),
+    )  # fmt: skip
+    figure = figures.nowcast_path_figure(record, level=run.job.options.level)
+    text = (
+        f"{len(run.history)} earlier snapshots of the same target." if run.history else "The first snapshot."
+    )
+    return [("path", "Path", text, None, _drawn(figure))]
+
+
+def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
+    found, panel = run.nowcast, run.panel
+    values = panel.wide()[:, panel.assets.tolist().index(found.target)]
+    seen = np.flatnonzero(np.isfinite(values))[-24:]
+    figure = figures.fan_figure(found, history=(panel.times[seen], values[seen]))
+    return [("fan", "Fan chart", "", None, _drawn(figure))]
+
+
+def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
+    sections: list[tuple[Any, ...]] = []
+    for period, each in run.news.items():
+        before = "" if run.before is None else f" since {run.before.as_of}"
+        text = f"From {_number(each.old)} to {_number(each.new)}{before}: the lines sum to the change."
+        by_kind = [[kind, _number(part)] for kind, part in each.by("kind").items()]
+        plot = _drawn(figures.news_figure(each)) if each.contribution.size else None
+        sections.append(
+            (f"news-{period}", f"News for {period}", text, (["kind", "contribution"], by_kind), plot)
+        )
+        sections.extend(("", "", remark, None, None) for remark in each.remarks)
+    return [each if each[1] else ("note", "Note", *each[2:]) for each in sections]
+
+
+def _indicator(run: NowcastRun) -> list[tuple[Any, ...]]:
+    series = run.job.options.indicator
+    if series is None:
+        return []
+    try:
+        found = composite_indicator(run.model.smooth(run.panel), series)
+    except LatentFactorsError as error:
+        return [("indicator", "Composite indicator", f"Not shown: {error}", None, None)]
+    text = f"It explains {found.share:.0%} of the variance of the common component."
+    return [("indicator", "Composite indicator", text, None, _drawn(figures.indicator_figure(found)))]
+
+
+def _drawn(figure: Any) -> dict[str, Any]:
+    """A figure as JSON that can stand in a script."""
+    text = figure.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return {"height": figure.layout.height, "json": text}
+
+
+def _number(value: float) -> str:
+    return html.escape(f"{value:.4g}")
