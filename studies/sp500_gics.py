@@ -263,8 +263,8 @@ def main():
         for line in fits.to_dicts()
     ]  # fmt: skip
     text.append(
-        f"`{SHRUNKEN}` was added after a trial on two test months of 2017 (July, October) had shown CFM behind "
-        "BARRA on held-out assets; its strength was set once and not tuned."
+        f"`{SHRUNKEN}` was added after a trial on two test months of 2017 (July, October) had shown CFM "
+        "behind BARRA on held-out assets; its strength was set once and not tuned."
     )
     text.append(table(["model", "factors", "total in", "total out", "CS out", "TS out", "held-out"], lines))
     text.append("### Cells hidden from the extraction")
