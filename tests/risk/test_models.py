@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 
 from latentfactors import (
+    CreditFactorConfig,
+    CreditFactorModel,
+    GraphFactorConfig,
+    GraphFactorModel,
     IPCAConfig,
     IPCAModel,
     ObservedFactorConfig,
@@ -43,6 +47,9 @@ MODELS = {
     "observed": lambda: ObservedFactorModel(ObservedFactorConfig(factors=("mkt", "smb"))),
     "observed, rolling": lambda: ObservedFactorModel(ObservedFactorConfig(factors=("mkt", "smb"), window=24)),
     "state space": StateSpaceDouble,
+    "graph factors": lambda: GraphFactorModel(GraphFactorConfig(attributes=("sector",))),
+    "credit factors": lambda: CreditFactorModel(CreditFactorConfig(attributes=("sector",))),
+    "credit factors, ratings migrate": lambda: CreditFactorModel(CreditFactorConfig()),
 }
 
 
@@ -97,6 +104,54 @@ def test_risk_and_attribution_of_every_model(name):
     assert np.isfinite(record.distance).all()
     assert 0.3 < record.frame()["bias"][0] < 3.0
     assert record.in_sample.sum() < len(record.times)
+
+
+@pytest.mark.parametrize("kind", [CreditFactorModel, GraphFactorModel])
+def test_risk_and_performance_by_attribute(kind):
+    """Names say the family: contributions of `sector=...` add up asset by asset."""
+    panel = contract_panel()
+    config = CreditFactorConfig if kind is CreditFactorModel else GraphFactorConfig
+    model = kind(config(attributes=("sector",)))
+    model.fit(panel.until(panel.times[45]))
+    state = model.extract(panel)
+    sigma = risk_model(state, panel).latest()
+    rng = np.random.default_rng(0)
+    held = dict(zip(sigma.assets.tolist(), rng.normal(size=len(sigma.assets)), strict=True))
+    benchmark = dict.fromkeys(sigma.assets.tolist(), 1.0 / len(sigma.assets))
+    parts = decompose(sigma, held, benchmark)
+    assert parts.factor_names[0] == "market"
+    assert list(parts.by_family) == ["market", "sector"]
+    assert not any("rotation" in each for each in parts.remarks)
+    w = np.array(list(held.values())) - np.array(list(benchmark.values()))
+    in_sector = np.array([name.startswith("sector=") for name in state.factors.names])
+    slope = sigma.dense() @ w / parts.volatility - sigma.specific_variance * w / parts.volatility
+    own = np.where(in_sector, sigma.loadings, 0.0)
+    through = sigma.factor_covariance @ (sigma.loadings.T @ w) / parts.volatility
+    assert parts.by_family["sector"] == pytest.approx(float(w @ own @ through), rel=1e-9)
+    assert sum(parts.by_family.values()) == pytest.approx(float(w @ slope), rel=1e-9)
+
+    found = attribute_performance(state, panel, held, benchmark)
+    names, earned = found.by_family()
+    assert names == ("market", "sector")
+    weight = dict(zip(sigma.assets.tolist(), w, strict=True))
+    for p in (3, 30, 50):
+        rows = range(panel.offsets[p], panel.offsets[p + 1])
+        loadings, factors = state.measurement.loadings.at(p), state.factors.values[p]
+        sector = 0.0
+        for j, row in enumerate(rows):
+            if np.isfinite(panel.values[row]) and np.isfinite(loadings[j]).all():
+                active = weight.get(panel.assets[panel.asset_codes[row]], 0.0)
+                sector += active * float(loadings[j, in_sector] @ factors[in_sector])
+        assert earned[p, 1] == pytest.approx(sector, rel=1e-9, abs=1e-14)
+
+
+def test_several_common_factors_are_said_to_rotate():
+    panel = contract_panel(ragged=False)
+    model = CreditFactorModel(CreditFactorConfig(attributes=("sector",), n_common=2))
+    model.fit(panel)
+    state = model.extract(panel)
+    parts = decompose(risk_model(state, panel).latest(), dict.fromkeys(panel.assets[:5].tolist(), 0.2))
+    assert [each for each in parts.remarks if "rotation" in each and each.startswith("common 1, common 2")]
 
 
 @pytest.mark.parametrize("name", MODELS)

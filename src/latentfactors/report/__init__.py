@@ -5,7 +5,10 @@ folder            how a run folder is read back, and audits put beside it
 figures           a plotly figure from a library result, one public function each (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
+page              what all pages share (extra `report`)
 html              `write_report`: the page, with plotly.js inside and nothing to load (extra `report`)
+risk_figures      figures of risk and attribution (extra `report`)
+risk_page         `write_risk_report`: a portfolio's named factors, attribution and risk (extra `report`)
 """
 
 from __future__ import annotations
@@ -28,16 +31,25 @@ if TYPE_CHECKING:
     )
     from latentfactors.report.html import render_report, write_report
     from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
-    from latentfactors.report.risk_figures import attribution_figure, group_loadings_figure, risk_figure
+    from latentfactors.report.risk_figures import (
+        attribution_figure,
+        group_loadings_figure,
+        named_factors_figure,
+        risk_figure,
+    )
+    from latentfactors.report.risk_page import render_risk_report, write_risk_report
 
-# Figures that have a module of their own; the others are in `figures`.
+# What has a module of its own; other figures are in `figures`, other functions in `html`.
 _HOMES = {
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
     "group_loadings_figure": "risk_figures",
+    "named_factors_figure": "risk_figures",
+    "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
     "tangency_figure": "pricing_figures",
+    "write_risk_report": "risk_page",
 }
 
 __all__ = [
@@ -57,12 +69,15 @@ __all__ = [
     "group_loadings_figure",
     "loadings_figure",
     "long_short_figure",
+    "named_factors_figure",
     "read_run",
     "render_report",
+    "render_risk_report",
     "risk_figure",
     "tangency_figure",
     "write_certificates",
     "write_report",
+    "write_risk_report",
 ]
 
 
@@ -70,5 +85,5 @@ def __getattr__(name: str) -> Any:
     """Figures and page load when used: a run is written without plotly and jinja2."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "figures") if name.endswith("_figure") else "html"
+    home = _HOMES.get(name, "figures" if name.endswith("_figure") else "html")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

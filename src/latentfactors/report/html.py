@@ -6,29 +6,19 @@ template. A section whose figure cannot be drawn says why in a sentence.
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latentfactors._version import __version__
-from latentfactors.errors import InsufficientDataError, LatentFactorsError, MissingCapabilityError, StoreError
+from latentfactors.errors import InsufficientDataError, LatentFactorsError, StoreError
 from latentfactors.evaluate import AuditCertificate, PortfolioSort, sort_portfolios
 from latentfactors.frames import write_atomically
 from latentfactors.report import figures, pricing, pricing_figures
 from latentfactors.report.folder import Run, read_run
-
-try:
-    import jinja2
-    from plotly.offline import get_plotlyjs
-except ImportError as error:
-    raise MissingCapabilityError(
-        "the report needs plotly and jinja2, which are not installed: pip install 'latentfactors[report]'"
-    ) from error
+from latentfactors.report.page import drawn, number, render
 
 __all__ = ["render_report", "to_toml", "write_report"]
 
@@ -75,10 +65,6 @@ def write_report(run: str | Path | Run, out: str | Path | None = None) -> Path:
 
 def render_report(run: Run) -> str:
     """The page as text."""
-    source = resources.files("latentfactors.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     data, names = run.data, list(run.records)
     return_like = data.value_kind in ("return", "excess_return")
     # Returns below -100% are no decimal returns: they are shown as they came.
@@ -86,10 +72,8 @@ def render_report(run: Run) -> str:
     cells = figures.common_cells(run.records)
     calibrations, uncalibrated = _calibrations(run, cells, percent)
     sorts, unsorted, n_quantiles = _sorts(run, percent)
-    return environment.from_string(source).render(
-        plotly=get_plotlyjs(),
-        version=__version__,
-        written=datetime.date.today().isoformat(),
+    return render(
+        "report.html.j2",
         title=run.folder.resolve().name,
         manifest=run.manifest,
         panel=run.manifest["panel"],
@@ -101,18 +85,18 @@ def render_report(run: Run) -> str:
         n_common=f"{int(run.metrics['n_forecasts'].max()):,}",
         summary_heads=[head for _, head, *_ in _SUMMARY],
         summary=list(_summary(run)),
-        coverage=_drawn(figures.coverage_figure(data.coverage)),
+        coverage=drawn(figures.coverage_figure(data.coverage)),
         coverage_facts=_coverage_facts(run),
         fits=[_fit_line(run, name) for name in names],
-        fits_figure=_drawn(figures.fits_figure(data.fits)),
+        fits_figure=drawn(figures.fits_figure(data.fits)),
         remarks={name: _entry(run, name).get("warnings", []) for name in names},
         failures={name: _entry(run, name).get("failures", []) for name in names},
-        factors=[(who, _drawn(figures.factors_figure(band))) for who, band in _distinct(data.bands)],
-        loadings=[(who, _drawn(figures.loadings_figure(each))) for who, each in _distinct(data.exposures)],
-        errors=_drawn(figures.errors_figure(run.records)),
+        factors=[(who, drawn(figures.factors_figure(band))) for who, band in _distinct(data.bands)],
+        loadings=[(who, drawn(figures.loadings_figure(each))) for who, each in _distinct(data.exposures)],
+        errors=drawn(figures.errors_figure(run.records)),
         calibrations=calibrations,
         uncalibrated=uncalibrated,
-        long_short=_drawn(figures.long_short_figure(sorts, percent=percent, order=names)) if sorts else None,
+        long_short=drawn(figures.long_short_figure(sorts, percent=percent, order=names)) if sorts else None,
         long_short_lines=[_sort_line(name, each, percent) for name, each in sorts.items()],
         long_short_heads=["mean", "volatility", "t", "Sharpe", "turnover"]
         + ["alpha", "t of alpha"] * any(each.factors is not None for each in sorts.values())
@@ -132,7 +116,7 @@ def render_report(run: Run) -> str:
 
 def _summary(run: Run) -> Iterator[tuple[str, list[str]]]:
     for row in run.metrics.iter_rows(named=True):
-        yield row["name"], [_number(row[key], unit, digits, end) for key, _, unit, digits, end in _SUMMARY]
+        yield row["name"], [number(row[key], unit, digits, end) for key, _, unit, digits, end in _SUMMARY]
 
 
 def _coverage_facts(run: Run) -> list[tuple[str, str]]:
@@ -145,11 +129,11 @@ def _coverage_facts(run: Run) -> list[tuple[str, str]]:
         ("periods", periods + (f", and {live} live: no values yet" if live else "")),
         ("assets", f"{len(run.data.assets):,}"),
         ("assets per period", f"{seen.min():,} to {seen.max():,}, median {np.median(seen):,.0f}"),
-        ("missing values", _number(missing, 100, 2, "%") + " of all rows"),
+        ("missing values", number(missing, 100, 2, "%") + " of all rows"),
     ]
     gaps = {name: share for name, share in found.columns.items() if share > 0}
     if found.columns:
-        text = ", ".join(f"{name} {_number(share, 100, 1, '%')}" for name, share in gaps.items()) or "none"
+        text = ", ".join(f"{name} {number(share, 100, 1, '%')}" for name, share in gaps.items()) or "none"
         facts.append(("missing characteristics", text))
     return facts
 
@@ -174,15 +158,15 @@ def _fit_line(run: Run, name: str) -> tuple[str, list[str]]:
 
 
 def _calibrations(run: Run, cells: Any, percent: bool) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    drawn, left_out = [], {}
+    plots, left_out = [], {}
     for name, record in run.records.items():
         try:
             figure = figures.calibration_figure(record, cells=cells, percent=percent)
         except InsufficientDataError as error:
             left_out[name] = str(error)
         else:
-            drawn.append((name, _drawn(figure)))
-    return drawn, left_out
+            plots.append((name, drawn(figure)))
+    return plots, left_out
 
 
 def _sorts(run: Run, decimal: bool) -> tuple[dict[str, PortfolioSort], dict[str, str], int]:
@@ -224,13 +208,13 @@ def _sort_line(name: str, found: PortfolioSort, percent: bool) -> tuple[str, lis
     line = found.frame().to_dicts()[-1]
     unit, end = (100, "%") if percent else (1, "")
     return name, [
-        _number(line["mean"], unit, 2, end),
-        _number(line["volatility"], unit, 2, end),
-        _number(line["t"], 1, 2),
-        _number(line["sharpe"], 1, 2),
-        _number(line["turnover"], 100, 0, "%"),
-        *([_number(line["alpha"], unit, 2, end), _number(line["alpha_t"], 1, 2)] if "alpha" in line else []),
-        _number(line["n_periods"], 1, 0),
+        number(line["mean"], unit, 2, end),
+        number(line["volatility"], unit, 2, end),
+        number(line["t"], 1, 2),
+        number(line["sharpe"], 1, 2),
+        number(line["turnover"], 100, 0, "%"),
+        *([number(line["alpha"], unit, 2, end), number(line["alpha_t"], 1, 2)] if "alpha" in line else []),
+        number(line["n_periods"], 1, 0),
     ]
 
 
@@ -247,13 +231,13 @@ def _pricing(run: Run, percent: bool) -> dict[str, Any]:
     found = pricing.run_correlations(data)
     return {
         "priced_lines": [_priced_line(name, each.line(), percent) for name, each in priced.items()],
-        "alphas": _drawn(pricing_figures.alphas_figure(priced)) if priced else None,
+        "alphas": drawn(pricing_figures.alphas_figure(priced)) if priced else None,
         "unpriced": why,
         "observed_names": data.observed_factor_names,
         "sharpe_lines": [_sharpe_line(name, each) for name, each in sharpe.items()],
-        "tangency": _drawn(pricing_figures.tangency_figure(pricing.distinct_paths(data))) if sharpe else None,
+        "tangency": drawn(pricing_figures.tangency_figure(pricing.distinct_paths(data))) if sharpe else None,
         "correlations": [
-            (who, _drawn(pricing_figures.correlations_figure(each))) for who, each in _distinct(found)
+            (who, drawn(pricing_figures.correlations_figure(each))) for who, each in _distinct(found)
         ],
     }
 
@@ -261,12 +245,12 @@ def _pricing(run: Run, percent: bool) -> dict[str, Any]:
 def _priced_line(name: str, line: dict[str, float], percent: bool) -> tuple[str, list[str]]:
     unit, end = (100, "%") if percent else (1, "")
     return name, [
-        _number(line["mean_abs_alpha"], unit, 3, end),
-        _number(line["share_unpriced"], 100, 0, "%"),
+        number(line["mean_abs_alpha"], unit, 3, end),
+        number(line["share_unpriced"], 100, 0, "%"),
         f"{line['n_above_1.96']} of {line['n_assets']}",
-        _number(line["grs"], 1, 2),
-        _number(line["p_value"], 1, 3),
-        _number(line["mean_r_squared"], 100, 0, "%"),
+        number(line["grs"], 1, 2),
+        number(line["p_value"], 1, 3),
+        number(line["mean_r_squared"], 100, 0, "%"),
         str(line["n_periods"]),
     ]
 
@@ -274,10 +258,10 @@ def _priced_line(name: str, line: dict[str, float], percent: bool) -> tuple[str,
 def _sharpe_line(name: str, line: pricing.SharpeLine) -> tuple[str, list[str]]:
     return name, [
         str(line.n_factors),
-        _number(line.in_sample),
-        _number(line.out_of_sample),
-        _number(line.t),
-        _number(line.alpha_t),
+        number(line.in_sample),
+        number(line.out_of_sample),
+        number(line.t),
+        number(line.alpha_t),
         str(line.n_periods),
     ]
 
@@ -330,28 +314,10 @@ def _files(run: Run) -> set[str]:
     }
 
 
-def _number(value: float | None, unit: float = 1, digits: int = 2, end: str = "") -> str:
-    if value is None or value != value:
-        return "–"
-    text = f"{value * unit:,.{digits}f}"
-    text = text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
-    return text + end
-
-
 def _time(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.{2 if seconds < 0.01 else 0}f} ms"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def _drawn(figure: Any) -> dict[str, Any]:
-    """A figure as the template takes it: its title as text, the rest as JSON that can stand in a script."""
-    title, height = figure.layout.title.text, figure.layout.height
-    figure.update_layout(title=None, margin_t=figure.layout.margin.t - 32, height=None)
-    n_legend = sum(each.showlegend is not False and each.type != "heatmap" for each in figure.data)
-    text = figure.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    legend = n_legend if figure.layout.showlegend else 0
-    return {"title": title, "height": height - 32, "legend": legend, "json": text}
 
 
 def to_toml(config: Mapping[str, Any]) -> str:

@@ -10,16 +10,32 @@ import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.panel import Panel
-from latentfactors.report.style import DIVERGING, MOST_LINES, PALETTE, finished, go, shortened
+from latentfactors.report.style import (
+    DIVERGING,
+    MOST_LINES,
+    PALETTE,
+    as_dates,
+    finished,
+    go,
+    shortened,
+    stacked,
+)
 from latentfactors.risk import LinkedAttribution, PerformanceAttribution, RiskDecomposition
-from latentfactors.risk.portfolios import group_sums
+from latentfactors.risk.portfolios import group_sums, resolve_families
 from latentfactors.risk.rows import category_codes, check_same_rows
 from latentfactors.state import LatentFactorState
 
-__all__ = ["attribution_figure", "group_loadings_figure", "risk_figure"]
+__all__ = [
+    "attribution_figure",
+    "group_loadings_figure",
+    "named_factors_figure",
+    "risk_figure",
+    "shown_factors",
+]
 
 FloatArray = npt.NDArray[np.float64]
 _MOST_PARTS = 20  # of a waterfall that can still be read
+_MOST_FACTORS = 7  # of a family: as many colours as there are
 
 
 def attribution_figure(
@@ -111,6 +127,60 @@ def risk_figure(
     kind = "Volatility" if risk.beta is None else "Tracking error"
     title = f"{kind} {unit * risk.volatility:.3g}{suffix} by {by}"
     return finished(figure, title, 120 + 26 * len(parts), legend=False)
+
+
+def named_factors_figure(state: LatentFactorState) -> go.Figure:
+    """Realised factors added up over time, a panel for each family, a line for each factor.
+
+    Of a family with more factors than colours, those that moved most; a line's name shows under the pointer.
+
+    Raises
+    ------
+    InsufficientDataError
+        No period with factors.
+
+    Examples
+    --------
+    >>> from latentfactors import PCAConfig, PCAModel
+    >>> from latentfactors.simulate import static_panel
+    >>> panel = static_panel(n_periods=60, n_assets=10, n_factors=2, seed=1).panel
+    >>> model = PCAModel(PCAConfig(n_factors=2))
+    >>> _ = model.fit(panel)
+    >>> [line.name for line in named_factors_figure(model.extract(panel)).data]
+    ['F1', 'F2']
+    """
+    names, values = state.factors.names, state.factors.values[: state.n_realised]
+    if not np.isfinite(values).any():
+        raise InsufficientDataError("no period of the state has factors")
+    family_of = resolve_families(names, None)
+    families = list(dict.fromkeys(family_of.values()))
+    path = np.cumsum(np.nan_to_num(values), axis=0)
+    figure = stacked(len(families), [1.0] * len(families))
+    x = as_dates(state.index.times[: state.n_realised])
+    drawn_before = dict.fromkeys(families, 0)
+    for k in shown_factors(state):
+        name, family = names[k], family_of[names[k]]
+        row = families.index(family) + 1
+        figure.add_scatter(
+            x=x, y=path[:, k], name=html.escape(name), mode="lines", row=row, col=1, showlegend=False,
+            line={"color": PALETTE[drawn_before[family] % len(PALETTE)], "width": 1.3},
+        )  # fmt: skip
+        drawn_before[family] += 1
+        figure.update_yaxes(title_text=html.escape(shortened(family)), nticks=4, row=row, col=1)
+    height = 90 + 150 * len(families)
+    return finished(figure, "Factors added up over time, by family", height, legend=False)
+
+
+def shown_factors(state: LatentFactorState) -> list[int]:
+    """Positions of the factors that `named_factors_figure` draws: of each family those that moved most."""
+    families = list(resolve_families(state.factors.names, None).values())
+    moved = np.nansum(np.square(state.factors.values[: state.n_realised]), axis=0)
+    chosen: list[int] = []
+    for family in dict.fromkeys(families):
+        own = [k for k, name in enumerate(families) if name == family]
+        own.sort(key=lambda k: -moved[k])
+        chosen += sorted(own[:_MOST_FACTORS])
+    return chosen
 
 
 def group_loadings_figure(

@@ -34,7 +34,7 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 Weights = Mapping[Any, float] | npt.ArrayLike
 _SHOWN = 5
-_LATENT = re.compile(r"F[0-9]+")
+_LATENT = re.compile(r"F[0-9]+|common [0-9]+")
 
 
 def over_universe(weights: Weights, universe: npt.NDArray[Any], what: str = "weights") -> FloatArray:
@@ -121,8 +121,8 @@ def resolve_families(names: Sequence[str], given: Mapping[str, str] | None) -> d
 def rotation_remark(names: Sequence[str]) -> str:
     """What has to be said about contributions of latent factors; "" where every factor has a meaning.
 
-    Models call factors F1, F2, ... when only their span is in the data. With one of them nothing is open but
-    its sign, which contributions do not have.
+    Models call factors F1, F2, ... (common 1, common 2, ... beside named ones) when only their span is in the
+    data. With one of them nothing is open but its sign, which contributions do not have.
 
     Examples
     --------
