@@ -82,9 +82,10 @@ def device_scope(config: TrainingConfig) -> ExitStack:
     try:
         seen = [str(device) for device in jax.devices()]
     except (RuntimeError, AssertionError) as error:  # JAX asserts where a known platform finds no device
+        told = getattr(jax.config, "jax_platforms", None)
         raise ConfigurationError(
             f"device={config.device!r} cannot be used, JAX starts on none of the platforms "
-            f"{jax.config.jax_platforms!r} it is told to use: unset JAX_PLATFORMS, or install JAX for them"
+            f"{told!r} it is told to use: unset JAX_PLATFORMS, or install JAX for them"
         ) from error
     scope = ExitStack()
     scope.enter_context(jax.default_matmul_precision("float32"))
