@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latentfactors import TrainingConfig
+from latentfactors import CAEConfig, CAEModel, TrainingConfig
 from latentfactors.errors import (
     ConfigurationError,
     InsufficientDataError,
@@ -24,6 +25,7 @@ from latentfactors.neural.batches import bucket, padded_order, period_batches, r
 from latentfactors.neural.config import OptimiserSpec
 from latentfactors.neural.perceptron import batch_forward, forward, fresh_layers, fresh_parameters
 from latentfactors.neural.primitive import Ensemble, GradientStep, Objective, train
+from latentfactors.simulate import characteristic_panel
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +334,41 @@ def test_a_missing_extra_is_named(monkeypatch):
         MissingCapabilityError, match=r"optax is not installed: pip install 'latentfactors\[deep\]'"
     ):
         require_deep("CAEModel")
+
+
+@pytest.mark.parametrize("package", ["jax", "equinox", "optax"])
+def test_fit_names_the_extra_that_is_missing(monkeypatch, package):
+    panel = characteristic_panel(n_periods=20, n_assets=10, n_factors=1, seed=1).panel
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(
+        MissingCapabilityError, match=rf"{package} is not installed: pip install 'latentfactors\[deep\]'"
+    ):
+        CAEModel(CAEConfig(n_factors=1)).fit(panel)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "no_such_platform"])
+def test_a_platform_that_jax_does_not_have_is_named(platform):
+    if any(device.platform == "gpu" for device in jax.devices()):
+        pytest.skip("there is a GPU here")
+    code = """
+from latentfactors import TrainingConfig
+from latentfactors.errors import ConfigurationError
+from latentfactors.neural.policy import device_scope
+for device in ("auto", "cpu", "gpu"):
+    try:
+        device_scope(TrainingConfig(device=device))
+    except ConfigurationError as error:
+        print(error)
+"""
+    environment = {**os.environ, "JAX_PLATFORMS": platform}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 3
+    for device, line in zip(("auto", "cpu", "gpu"), said, strict=True):
+        assert line.startswith(f"device={device!r} cannot be used")
+        assert f"platforms {platform!r}" in line
 
 
 def test_the_library_starts_without_jax():

@@ -77,8 +77,16 @@ def device_scope(config: TrainingConfig) -> ExitStack:
     Raises
     ------
     ConfigurationError
-        No such device.
+        No such device, or JAX is told to use a platform that it does not have.
     """
+    try:
+        seen = [str(device) for device in jax.devices()]
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where a known platform finds no device
+        told = getattr(jax.config, "jax_platforms", None)
+        raise ConfigurationError(
+            f"device={config.device!r} cannot be used, JAX starts on none of the platforms "
+            f"{told!r} it is told to use: unset JAX_PLATFORMS, or install JAX for them"
+        ) from error
     scope = ExitStack()
     scope.enter_context(jax.default_matmul_precision("float32"))
     if config.device != "auto":
@@ -86,8 +94,8 @@ def device_scope(config: TrainingConfig) -> ExitStack:
             device = jax.devices(config.device)[0]
         except RuntimeError as error:
             raise ConfigurationError(
-                f"device={config.device!r} is not there, JAX sees {[str(d) for d in jax.devices()]}: use "
-                "'auto', or install JAX for this device"
+                f"device={config.device!r} is not there, JAX sees {seen}: use 'auto', or install JAX for "
+                "this device"
             ) from error
         scope.enter_context(jax.default_device(device))
     return scope
