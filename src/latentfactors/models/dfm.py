@@ -75,7 +75,7 @@ class DFMConfig:
     idiosyncratic
         "ar1": each series' own term is a stationary AR(1); "iid": white noise.
     blocks
-        `Block`s beside the factors of all series.
+        `Block` objects beside the factors of all series.
     masked
         Periods (dates or integers) that estimation does not see, such as the first months of a pandemic. They
         are named in the summary; `extract` and forecasts use them like any other.
