@@ -135,8 +135,8 @@ def main():
     heads = ["design", "PTFA, with Y", "from X", "out", "PLS in", "out", "PCA in", "out", "PTFA > PLS, %"]
     text = [
         "`python studies/ptfa_simulation.py`\n\n" + " ".join(__doc__.split("\n\n")[2].split()),
-        f"**In sample and out** ({5 * draws} draws). *With Y* conditions factors on the targets that are then "
-        "explained, which is what in-sample figures of the paper show; *from X* is what a forecaster has. "
+        f"**In sample and out** ({5 * draws} draws). *With Y* conditions factors on the targets they "
+        "explain, which is what in-sample figures of the paper show; *from X* is what a forecaster has. "
         "The last column is the share of draws in which PTFA beats PLS out of sample.",
         table(heads, lines),
     ]
