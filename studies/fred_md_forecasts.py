@@ -189,7 +189,7 @@ def main():
 def describe(panel, splits, lines, dropped, slow, failed):
     heads = ["target", "forecast", "all", "DM", "no COVID", "DM", "to 2020-02", "DM", "90% covers"]
     return [
-        "`python studies/fred_md_forecasts.py`\n\n"
+        f"`python studies/fred_md_forecasts.py --step {splits.step}`\n\n"
         "FRED-MD, vintage of April 2023 as published, official transformations, outliers left in; "
         f"{panel.assets.size} series, {panel.times[0]} to {panel.times[-1]}. INDPRO: log difference; "
         "CPIAUCSL: second log difference; UNRATE: difference; each in the single month h months ahead. "
