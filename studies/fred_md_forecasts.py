@@ -1,6 +1,6 @@
 """Production, prices and unemployment from the other series of FRED-MD, one to twelve months ahead.
 
-python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 6]
+python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 12]
 
 Seven factors, windows of 180 months: probabilistic targeted factors, principal components and partial least
 squares, each trained for its target and its horizon, against an autoregression and the mean of the window.
@@ -136,7 +136,7 @@ def stars(p):
 
 def main():
     more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--step", type=int, default=6, help="months forecast by one fit")
+    more.add_argument("--step", type=int, default=12, help="months forecast by one fit")
     options = arguments(__doc__.splitlines()[0], more)
     folder = data_folder(options.data, "fred_md")
     began, worked = time.perf_counter(), cpu_seconds()
