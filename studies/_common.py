@@ -24,9 +24,9 @@ are not part of the repository: `../shared/data`, or the folder in `LATENTFACTOR
 """
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, more: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """`--data`, `--jobs` and `--quick`, which tries a study on little of its work and writes nothing."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, parents=[more] if more else [])
     default = os.environ.get("LATENTFACTORS_DATA", str(ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of the data sets")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
@@ -74,6 +74,19 @@ def machine(*packages: str) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("latentfactors", "numpy", *packages))
     where = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return f"{where}, Python {platform.python_version()}, {versions}"
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children that ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def release_workers() -> None:
+    """End joblib's worker processes, so that their processor time is counted."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
 
 
 def write_section(name: str, text: str) -> None:
