@@ -139,7 +139,6 @@ def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float |
             at_edge = far and (side == "y") == (best.log_ratio > 0.0)
             if limit < value or at_edge:
                 value, boundary = limit, side
-    floor = _floor(x, y)
     if boundary:
         fit = limit_fit(x, y, n_factors, boundary, floor)
     else:
