@@ -18,7 +18,8 @@ Boundary         s_y -> 0 (a Heywood case): for k >= q targets become factors an
                  limit is the lowest, it is the answer, flagged, with the noise variance at its floor.
 Identification   L_w = D L is returned with L_w'L_w/s_x^2 = P'P/s_x^2 + Q'Q/s_y^2 diagonal, descending; the
                  first target's loading on every factor is positive.
-Cost             S once, or for T < d the two T x T Gram matrices; then about 25 partial eigenproblems.
+Cost             S once, or for T < d Gram matrices; then about 25 eigenproblems, small ones after the
+                 compression of kernels.targeted_profile.
 References       Herculano & Montoya-Blandon (2026), probabilistic targeted factor analysis; Tipping & Bishop
                  (1999), JRSS B 61(3), 611-622, eqs. (7)-(8); Lawley & Maxwell (1971), Factor Analysis as a
                  Statistical Method, section 4.6 (Heywood cases).
@@ -27,39 +28,35 @@ References       Herculano & Montoya-Blandon (2026), probabilistic targeted fact
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.linalg import principal_subspace, top_eigenpairs
+from latentfactors.kernels.linalg import principal_subspace
 from latentfactors.kernels.rotation import fix_signs
 from latentfactors.kernels.targeted_posterior import noise_by_series, posterior_moments
+from latentfactors.kernels.targeted_profile import (
+    Moment,
+    Profile,
+    ProfileFunction,
+    compressed_moment,
+    direct_profile,
+    moment_profile,
+    trusted,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
 NOISE_FLOOR = 1e-10  # of the mean square: what stands for a noise variance of zero
 _LOG_RATIOS = np.linspace(-4.4, 4.4, 12)
-_NINTHS = np.linspace(0.0, 1.0, 9)[1:-1]
-_HERMITE = np.column_stack(
-    [
-        (1.0 + 2.0 * _NINTHS) * (1.0 - _NINTHS) ** 2,
-        _NINTHS * (1.0 - _NINTHS) ** 2,
-        _NINTHS**2 * (3.0 - 2.0 * _NINTHS),
-        _NINTHS**2 * (_NINTHS - 1.0),
-    ]
-)
 _NARROW = 0.06  # of log rho: no interval is halved below it
 _MOST = 150  # evaluations of F
 _EDGE = math.log(1e4)  # beyond this ratio of standard deviations only the limit is left
+_OUTER = np.array([6.0, 7.6, _EDGE])  # log rho outside the grid, tried only while F falls outwards
 _FAR = 7.0  # from here on rounding moves F as much as the ratio does: the limit speaks
 _TOLERANCE = 1e-7  # of log rho: the likelihood is then within 1e-14 of its maximum
-_SMALL = 40
-_LANCZOS_SIZE = 300
-_LANCZOS_TOLERANCE: Any = 1e-9  # SciPy's stubs say int
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,26 +92,6 @@ class TargetedFit:
         return noise_by_series(self.x_variance, self.y_variance, self.n_predictors, self.loadings.shape[0])
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """F and dF/dlog rho at one log rho, with what they were made of.
-
-    Attributes
-    ----------
-    value, slope : F, dF/dlog rho.
-    noise : s_x^2.
-    eigenvalues : (k,) mu.
-    axes : (d, k) u_j of B(rho).
-    """
-
-    log_ratio: float
-    value: float
-    slope: float
-    noise: float
-    eigenvalues: FloatArray
-    axes: FloatArray
-
-
 def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float | None = None) -> TargetedFit:
     """Maximum-likelihood loadings and noise variances of complete zero-mean data.
 
@@ -139,20 +116,29 @@ def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float |
     (1.0, 0.2)
     """
     n_periods, p, q = len(x), x.shape[1], y.shape[1]
-    at = profile_function(x, y, n_factors)
-    if ratio is not None:
-        best, n_evaluations, sure = at(math.log(ratio)), 1, True
-        reason = f"ratio of noise standard deviations imposed: {ratio:g}"
-    else:
-        best, n_evaluations, sure = _search(at)
-        reason = f"exact maximum over the noise ratio, {n_evaluations} eigenproblems"
+    floor = _floor(x, y)
+    core = None if ratio is not None else compressed_moment(x, y, n_factors)
+    best: Profile | None = None
+    n_evaluations, sure, reason = 1, True, ""
+    if core is not None:
+        best, n_evaluations, sure = _search(moment_profile(core, n_factors, floor))
+        if not trusted([best]):
+            best = None
+    if best is None:
+        at = direct_profile(x, y, n_factors, floor)
+        if ratio is None:
+            best, n_evaluations, sure = _search(at)
+        else:
+            best = at(np.array([math.log(ratio)]))[0]
+            reason = f"ratio of noise standard deviations imposed: {ratio:g}"
     value, boundary = best.value, ""
     if ratio is None:
-        for side, limit in _limits(x, y, n_factors).items():
-            at_edge = abs(best.log_ratio) > _FAR and (side == "y") == (best.log_ratio > 0.0)
+        reason = f"exact maximum over the noise ratio, {n_evaluations} eigenproblems"
+        far = abs(best.log_ratio) > _FAR
+        for side, limit in _limits(x, y, n_factors, core, math.inf if far else value).items():
+            at_edge = far and (side == "y") == (best.log_ratio > 0.0)
             if limit < value or at_edge:
                 value, boundary = limit, side
-    floor = _floor(x, y)
     if boundary:
         fit = limit_fit(x, y, n_factors, boundary, floor)
     else:
@@ -181,128 +167,81 @@ def fit_complete(x: FloatArray, y: FloatArray, n_factors: int, *, ratio: float |
     )
 
 
-def profile_function(x: FloatArray, y: FloatArray, n_factors: int) -> Callable[[float], Profile]:
-    """F and its derivative as a function of log rho, through the smaller of the two moment matrices."""
-    n_periods, p = x.shape
-    z, floor = np.hstack([x, y]), _floor(x, y)
-    if n_periods >= z.shape[1]:
-        return moment_profile(z.T @ z / n_periods, p, n_factors, floor)
-    gram_x, gram_y = x @ x.T / n_periods, y @ y.T / n_periods
-    traces = float(np.trace(gram_x)), float(np.trace(gram_y))
-    start: list[FloatArray] = []
-
-    def at(log_ratio: float) -> Profile:
-        rho = math.exp(log_ratio)
-        mu, left = _leading(gram_x + rho * rho * gram_y, n_factors, start)
-        axes = z.T @ (left / np.sqrt(n_periods * np.maximum(mu, 1e-300)))
-        axes[p:] *= rho
-        return _profile(log_ratio, mu, axes, traces, p, floor)
-
-    return at
-
-
-def moment_profile(
-    moment: FloatArray, n_predictors: int, n_factors: int, floor: float
-) -> Callable[[float], Profile]:
-    """F and its derivative from S (d, d); noise variances are held at `floor`."""
-    p, d = n_predictors, len(moment)
-    diagonal = np.diagonal(moment)
-    traces = float(diagonal[:p].sum()), float(diagonal[p:].sum())
-    start: list[FloatArray] = []
-
-    def at(log_ratio: float) -> Profile:
-        weights = np.ones(d)
-        weights[p:] = math.exp(log_ratio)
-        mu, axes = _leading(weights[:, None] * moment * weights, n_factors, start)
-        return _profile(log_ratio, mu, axes, traces, p, floor)
-
-    return at
-
-
-def _profile(
-    log_ratio: float,
-    mu: FloatArray,
-    axes: FloatArray,
-    traces: tuple[float, float],
-    p: int,
-    floor: float,
-) -> Profile:
-    d, k = axes.shape
-    q, trace_y = d - p, math.exp(2.0 * log_ratio) * traces[1]
-    noise = max((traces[0] + trace_y - float(mu.sum())) / (d - k), floor)
-    mu = np.maximum(mu, noise)
-    weight_y = np.square(axes[p:]).sum(axis=0)
-    value = (d - k) * math.log(noise) + float(np.log(mu).sum()) - 2.0 * q * log_ratio
-    slope = (trace_y - float(mu @ weight_y)) / noise + float(weight_y.sum()) - q
-    return Profile(log_ratio, value, 2.0 * slope, noise, mu, axes)
-
-
-def _leading(moment: FloatArray, k: int, start: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Leading eigenpairs; large matrices by Lanczos from the sum of the eigenvectors found last."""
-    size = moment.shape[0]
-    if size <= _SMALL:  # where the wrapper of a partial solver costs more than the whole decomposition
-        mu, vectors = np.linalg.eigh(moment)
-        return mu[: -k - 1 : -1], vectors[:, : -k - 1 : -1]
-    if size < _LANCZOS_SIZE or 10 * k > size:
-        return top_eigenpairs(moment, k)
-    from scipy.sparse.linalg import ArpackError, eigsh  # not loaded by a small fit
-
-    first = start[-1] if start else np.cos(np.arange(1.0, size + 1.0) ** 2)
-    try:
-        mu, vectors = eigsh(moment, k=k, which="LA", v0=first, ncv=max(20, 3 * k), tol=_LANCZOS_TOLERANCE)
-    except ArpackError:
-        return top_eigenpairs(moment, k)
-    order = np.argsort(mu)[::-1]
-    start[:] = [vectors.sum(axis=1)]
-    return mu[order], np.ascontiguousarray(vectors[:, order])
-
-
-def _search(at: Callable[[float], Profile]) -> tuple[Profile, int, bool]:
+def _search(at: ProfileFunction) -> tuple[Profile, int, bool]:
     """The lowest F over log rho, evaluations used, and whether its bracket was closed.
 
     F bends sharply where a target's eigenvalue passes the k-th one, so two minima can lie close together. An
     interval is halved as long as the cubic through its ends' values and slopes, less what that cubic has been
     found wrong by, promises a value below the best one.
     """
-    from scipy.optimize import brentq  # scipy.optimize is not loaded before it is used
-
-    grid = [at(float(log_ratio)) for log_ratio in _LOG_RATIOS]
-    step = 2.0 * float(_LOG_RATIOS[1] - _LOG_RATIOS[0])
-    while grid[0].slope > 0.0 and grid[0].log_ratio > -_EDGE:
-        grid.insert(0, at(max(grid[0].log_ratio - step, -_EDGE)))
-    while grid[-1].slope < 0.0 and grid[-1].log_ratio < _EDGE:
-        grid.append(at(min(grid[-1].log_ratio + step, _EDGE)))
-    n_evaluations, best = len(grid), min(grid, key=_value)
+    grid = at(_LOG_RATIOS)
+    n_evaluations = len(grid)
+    if grid[0].slope > 0.0:
+        outwards = at(-_OUTER)
+        n_evaluations += len(outwards)
+        while outwards and grid[0].slope > 0.0:
+            grid.insert(0, outwards.pop(0))
+    if grid[-1].slope < 0.0:
+        outwards = at(_OUTER)
+        n_evaluations += len(outwards)
+        while outwards and grid[-1].slope < 0.0:
+            grid.append(outwards.pop(0))
+    best = min(grid, key=_value)
     waiting = [(_promise(a, b, 0.0), a, b) for a, b in pairwise(grid)]
     brackets: list[tuple[Profile, Profile]] = []
     while waiting:
-        waiting.sort(key=lambda each: -each[0])
-        promise, a, b = waiting.pop()
-        if promise >= best.value or b.log_ratio - a.log_ratio < _NARROW or n_evaluations >= _MOST:
-            brackets.append((a, b))
-            continue
-        middle = at(0.5 * (a.log_ratio + b.log_ratio))
-        n_evaluations += 1
-        best = min(best, middle, key=_value)
-        width = b.log_ratio - a.log_ratio
-        error = abs(middle.value - 0.5 * (a.value + b.value) - width * (a.slope - b.slope) / 8.0)
-        # of a smooth function a half as wide interval's cubic is 16 times as good; 8 is on the safe side
-        waiting += [(_promise(*ends, error / 8.0), *ends) for ends in ((a, middle), (middle, b))]
-    found: list[Profile] = []
-
-    def slope(log_ratio: float) -> float:
-        found.append(at(log_ratio))
-        return found[-1].slope
-
+        halved: list[tuple[Profile, Profile]] = []
+        for promise, a, b in waiting:
+            narrow = b.log_ratio - a.log_ratio < _NARROW or n_evaluations >= _MOST
+            (brackets if narrow or promise >= best.value else halved).append((a, b))
+        middles = at(np.array([0.5 * (a.log_ratio + b.log_ratio) for a, b in halved])) if halved else []
+        n_evaluations += len(middles)
+        best = min([best, *middles], key=_value)
+        waiting = []
+        for (a, b), middle in zip(halved, middles, strict=True):
+            width = b.log_ratio - a.log_ratio
+            error = abs(middle.value - 0.5 * (a.value + b.value) - width * (a.slope - b.slope) / 8.0)
+            # of a smooth function a half as wide interval's cubic is 16 times as good; 8 is on the safe side
+            waiting += [(_promise(*ends, error / 8.0), *ends) for ends in ((a, middle), (middle, b))]
     rising = [ends for ends in brackets if ends[0].slope < 0.0 < ends[1].slope]
-    lowest = min((_cubic_minimum(*ends) for ends in rising), default=math.inf)
+    lowest = min((_cubic_dip(*ends)[1] for ends in rising), default=math.inf)
     for a, b in rising:
-        if _cubic_minimum(a, b) <= min(lowest + 1e-3, best.value + 1e-12):
-            brentq(slope, a.log_ratio, b.log_ratio, xtol=_TOLERANCE)
-            best = min([best, *found], key=_value)
+        if _cubic_dip(a, b)[1] <= min(lowest + 1e-3, best.value + 1e-12):
+            found = _close_in(at, a, b)
             n_evaluations += len(found)
-            found.clear()
+            best = min([best, *found], key=_value)
     return best, n_evaluations, n_evaluations < _MOST
+
+
+def _close_in(at: ProfileFunction, a: Profile, b: Profile) -> list[Profile]:
+    """Profiles on the way to the minimum between a falling and a rising end, the last one next to it.
+
+    Each is taken where the cubic through both ends' values and slopes is lowest; now and then the middle, so
+    that the bracket shrinks whatever F looks like.
+    """
+    found: list[Profile] = []
+    last = math.inf
+    while len(found) < 60:
+        width = b.log_ratio - a.log_ratio
+        share = _cubic_dip(a, b)[0]
+        if width < 1e-4:  # the values' differences are rounding
+            share = a.slope / (a.slope - b.slope)
+        if not 0.0 < share < 1.0:
+            share = 0.5
+        if len(found) % 6 == 5:
+            share = 0.5
+        log_ratio = a.log_ratio + share * width
+        if abs(log_ratio - last) < _TOLERANCE or width < _TOLERANCE:
+            break
+        found += at(np.array([log_ratio]))
+        last = log_ratio
+        if found[-1].slope == 0.0:
+            break
+        if found[-1].slope < 0.0:
+            a = found[-1]
+        else:
+            b = found[-1]
+    return found
 
 
 def profile_fit(best: Profile, n_predictors: int, floor: float) -> TargetedFit:
@@ -317,22 +256,38 @@ def _value(profile: Profile) -> float:
     return profile.value
 
 
-def _cubic_minimum(a: Profile, b: Profile) -> float:
-    """Smallest of nine equidistant values of the cubic with the values and slopes of both ends."""
-    width = b.log_ratio - a.log_ratio
-    inside = _HERMITE @ (a.value, width * a.slope, b.value, width * b.slope)
-    return min(float(inside.min()), a.value, b.value)
+def _cubic_dip(a: Profile, b: Profile) -> tuple[float, float]:
+    """Where between a (0) and b (1) the cubic with both ends' values and slopes is lowest, and how low."""
+    width, rise = b.log_ratio - a.log_ratio, b.value - a.value
+    falling, rising = width * a.slope, width * b.slope
+    bend, twist = 3.0 * rise - 2.0 * falling - rising, falling + rising - 2.0 * rise
+    share, lowest = (0.0, a.value) if a.value <= b.value else (1.0, b.value)
+    square = bend * bend - 3.0 * twist * falling
+    if square >= 0.0:
+        root = math.sqrt(square)  # of the two forms of one solution, the one in which nothing cancels
+        above, below = (-falling, bend + root) if bend > 0.0 else (root - bend, 3.0 * twist)
+        if 0.0 < above < below:
+            at = above / below
+            value = a.value + at * (falling + at * (bend + at * twist))
+            if value <= lowest:
+                share, lowest = at, value
+    return share, lowest
 
 
 def _promise(a: Profile, b: Profile, error: float) -> float:
     """What an interval may still hide: the cubic's minimum less ten times the larger of two misfits."""
     width = b.log_ratio - a.log_ratio
     misfit = abs(b.value - a.value - 0.5 * width * (a.slope + b.slope))
-    return _cubic_minimum(a, b) - 10.0 * max(misfit, error)
+    return _cubic_dip(a, b)[1] - 10.0 * max(misfit, error)
 
 
-def _limits(x: FloatArray, y: FloatArray, n_factors: int) -> dict[str, float]:
-    """F where a noise variance goes to zero: side -> limit, for the sides that have one."""
+def _limits(
+    x: FloatArray, y: FloatArray, n_factors: int, core: Moment | None, value: float
+) -> dict[str, float]:
+    """F where a noise variance goes to zero: side -> limit, if it exists and may be below `value`.
+
+    The limit of s_y is first estimated from `core`; the data are regressed only where it might win.
+    """
     limits: dict[str, float] = {}
     for side, (own, other) in {"y": (y, x), "x": (x, y)}.items():
         size, d = own.shape[1], x.shape[1] + y.shape[1]
@@ -341,6 +296,8 @@ def _limits(x: FloatArray, y: FloatArray, n_factors: int) -> dict[str, float]:
         values = np.linalg.eigvalsh(own.T @ own / len(own))
         if values[0] <= 1e-10 * values[-1]:
             continue  # series that are combinations of each other: no finite limit, the floor decides
+        if side == "y" and core is not None and _rough_limit(core, n_factors) > value + 1.0:
+            continue
         residual = _regressed(other, own)
         rest = n_factors - size
         total = float(np.vdot(residual, residual)) / len(own)
@@ -349,6 +306,23 @@ def _limits(x: FloatArray, y: FloatArray, n_factors: int) -> dict[str, float]:
         if noise > 0.0 and np.all(lam > 0.0):
             limits[side] = (d - n_factors) * math.log(noise) + float(np.log(values).sum() + np.log(lam).sum())
     return limits
+
+
+def _rough_limit(core: Moment, n_factors: int) -> float:
+    """The limit of F as s_y -> 0 from S_xx.y in the basis of `core`; -inf where that cannot be relied on."""
+    q, rest = core.n_targets, n_factors - core.n_targets
+    m = len(core.values) - q
+    inner, cross, own = core.values[:m, :m], core.values[:m, m:], core.values[m:, m:]
+    explained = cross @ np.linalg.solve(own, cross.T)
+    lam, axes = np.linalg.eigh(inner - explained)
+    lam, axes = lam[m - rest :], axes[:, m - rest :]
+    noise = (core.x_trace - float(np.trace(explained)) - float(lam.sum())) / (core.n_series - n_factors)
+    if noise <= 1e-9 * core.x_trace or np.any(lam <= noise):
+        return -math.inf
+    if core.leak is not None and np.any((axes * (core.leak @ axes)).sum(axis=0) > 1e-12 * lam * lam):
+        return -math.inf
+    log_det = float(np.linalg.slogdet(own)[1] + np.log(lam).sum())
+    return (core.n_series - n_factors) * math.log(noise) + log_det
 
 
 def limit_fit(x: FloatArray, y: FloatArray, n_factors: int, side: str, floor: float) -> TargetedFit:

@@ -37,10 +37,10 @@ from latentfactors.kernels.targeted import (
     TargetedFit,
     fit_complete,
     identify,
-    moment_profile,
     profile_fit,
 )
 from latentfactors.kernels.targeted_posterior import noise_by_series, posterior_moments
+from latentfactors.kernels.targeted_profile import partial_profile
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -183,9 +183,9 @@ def start_values(
     moment *= together / (together + 3.0 * (together > 0.0))
     np.fill_diagonal(moment, np.square(filled).sum(axis=0) / np.maximum(np.diagonal(together), 1.0))
     least = 1e-3 * float(np.diagonal(moment).mean())
-    at = moment_profile(moment, n_predictors, n_factors, max(least, floor))
-    ratios = _START_RATIOS if ratio is None else (math.log(ratio),)
-    best = min((at(float(each)) for each in ratios), key=lambda each: each.value)
+    at = partial_profile(moment, n_predictors, n_factors, max(least, floor))
+    ratios = _START_RATIOS if ratio is None else np.array([math.log(ratio)])
+    best = min(at(ratios), key=lambda each: each.value)
     return profile_fit(best, n_predictors, max(least, floor))
 
 
