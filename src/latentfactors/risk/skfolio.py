@@ -21,7 +21,11 @@ from latentfactors.risk.operator import CovarianceOperator
 from latentfactors.risk.portfolios import Weights, over_universe
 
 try:
-    from skfolio.prior import BasePrior, FactorModel, ReturnDistribution
+    from skfolio.prior import (  # pyright: ignore[reportMissingImports]
+        BasePrior,
+        FactorModel,
+        ReturnDistribution,
+    )
 except ImportError as error:
     raise MissingCapabilityError(
         "the export to skfolio needs skfolio, which is not installed: pip install 'latentfactors[portfolio]'"
