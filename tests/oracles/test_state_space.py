@@ -254,3 +254,16 @@ def test_bad_arguments_are_refused():
         filter_states(Information(np.zeros((5, 3)), pack(np.zeros((5, 3, 3))), np.zeros(5)), law)
     with pytest.raises(ValueError, match="horizon"):
         forecast_states(np.zeros((1, 2)), np.zeros((1, 2, 2)), law, 0)
+
+
+def test_one_period_and_no_observation_at_all():
+    values, loadings, variances, var, _ = _case(31, lags=2)
+    law = dynamics(var)
+    for data in (values[:1], np.full_like(values, np.nan)):
+        information = collapse(observe(data), loadings, variances)
+        filtered = filter_states(information, law)
+        smoothed = smooth_states(information, law, filtered)
+        _, _, fit = dense(data, loadings, variances, var.coefficients, var.intercept, var.covariance, 2)
+        assert filtered.loglikelihood == pytest.approx(fit, rel=1e-10, abs=1e-12)
+        np.testing.assert_array_equal(smoothed.mean[-1], filtered.mean[-1])
+    np.testing.assert_allclose(smoothed.covariance[3], law.start_covariance, rtol=1e-12)

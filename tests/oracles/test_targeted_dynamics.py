@@ -283,3 +283,29 @@ def test_windows_that_cannot_be_are_refused():
         series_block(np.ones((4, 1)), weights=mean_weights([0, 2, 0, 2]))
     with pytest.raises(ValueError, match="carried noise"):
         series_block(np.ones((8, 1)), weights=MM, noise="carried")
+
+
+def test_degenerate_data_give_finite_answers_or_a_sentence():
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 1))
+    holes = x.copy()
+    holes[:, 2] = holes[7] = np.nan
+    cases = {
+        "a series and a period without a cell": (holes, y),
+        "no target observed": (x, np.full_like(y, np.nan)),
+        "nothing observed": (np.full_like(x, np.nan), np.full_like(y, np.nan)),
+        "zeros": (0 * x, 0 * y),
+        "exact factors": (np.cumsum(x[:, :2], axis=0) @ rng.normal(size=(2, 5)), np.cumsum(x[:, :1], axis=0)),
+        "more factors than series": (x[:, :0], y),
+    }
+    for name, (predictors, targets) in cases.items():
+        blocks = [series_block(predictors), series_block(targets, group=1)]
+        loadings = tuple(rng.normal(size=(block.n_series, K)) for block in blocks)
+        start = FactorParameters(loadings, np.ones(2), 0.5 * np.eye(K)[None])
+        fit = fit_factors(blocks, start, max_iterations=60)
+        for array in (*fit.parameters.loadings, fit.parameters.variances, fit.parameters.coefficients):
+            assert np.isfinite(array).all(), name
+        assert companion_radius(fit.parameters.coefficients) < 1, name
+        assert np.isfinite(filter_factors(blocks, fit.parameters, use=(0,)).mean).all(), name
+    with pytest.raises(ValueError, match="3 periods: expected at least 4"):
+        fit_factors([series_block(x[:3]), series_block(y[:3], group=1)], start)

@@ -24,9 +24,11 @@ from numba import njit
 # Relative change of a covariance below which it counts as settled.
 _SETTLED = 1e-14
 _EPS = float(np.finfo(np.float64).eps)
+# Sums may be taken in any order, which lets the compiler vectorise them; the order is the same in every call.
+_ANY_ORDER = {"reassoc", "contract"}
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def semidefinite_root(x, root):
     """Lower triangular L with L L' = X for semidefinite X (n, n); a pivot that is rounding: a zero column."""
     n = x.shape[0]
@@ -48,34 +50,42 @@ def semidefinite_root(x, root):
                 root[i, j] = 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _root_of_identity_plus(root, y, k, work, factor):
     """Cholesky factor of I + L_k' Y L_k, L_k the leading (k, k) block of L; returns its log determinant."""
     for i in range(k):
         for j in range(k):
-            value = 0.0
-            for h in range(j, k):
-                value += y[i, h] * root[h, j]
-            work[i, j] = value
+            work[i, j] = 0.0
+            factor[i, j] = 0.0
+        factor[i, i] = 1.0
+        for h in range(k):
+            weight = y[i, h]
+            for j in range(h + 1):
+                work[i, j] += weight * root[h, j]
+    for h in range(k):
+        for i in range(h + 1):
+            weight = root[h, i]
+            if weight != 0.0:
+                for j in range(i + 1):
+                    factor[i, j] += weight * work[h, j]
     logdet = 0.0
-    for j in range(k):
-        for i in range(j, k):
-            value = 1.0 if i == j else 0.0
-            for h in range(i, k):
-                value += root[h, i] * work[h, j]
+    for i in range(k):
+        for j in range(i):
+            value = factor[i, j]
             for h in range(j):
                 value -= factor[i, h] * factor[j, h]
-            if i == j:
-                # I + L'YL >= I, hence every pivot is at least 1: less is rounding.
-                value = max(value, 1.0)
-                logdet += math.log(value)
-                factor[j, j] = math.sqrt(value)
-            else:
-                factor[i, j] = value / factor[j, j]
+            factor[i, j] = value / factor[j, j]
+        value = factor[i, i]
+        for h in range(i):
+            value -= factor[i, h] * factor[i, h]
+        # I + L'YL >= I, hence every pivot is at least 1: less is rounding.
+        value = max(value, 1.0)
+        logdet += math.log(value)
+        factor[i, i] = math.sqrt(value)
     return logdet
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _combine(root, y, k, work, factor, out):
     """out = L diag((I + L_k' Y L_k)^-1, I) L', Y (k, k); returns log |I + L_k' Y L_k|."""
     n = root.shape[0]
@@ -98,7 +108,7 @@ def _combine(root, y, k, work, factor, out):
     return logdet
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _step(root, factor, k, score, step):
     """step = (I + L_k' Y L_k)^-1 L_k' score (k,): the mean moves by L step."""
     for j in range(k):
@@ -115,7 +125,7 @@ def _step(root, factor, k, score, step):
         step[j] = value / factor[j, j]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _settled(new, old):
     """Whether two semidefinite matrices agree to rounding, entry by entry on the scale of their diagonals."""
     n = new.shape[0]
@@ -126,7 +136,7 @@ def _settled(new, old):
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _unpack(packed, k, out):
     place = 0
     for i in range(k):
@@ -136,7 +146,7 @@ def _unpack(packed, k, out):
             place += 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _same(a, b):
     equal = True
     for i in range(a.shape[0]):
@@ -144,16 +154,18 @@ def _same(a, b):
     return equal
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def _predict_covariance(transition, innovation, covariance, work, out):
     """Covariance of s_(t+1) from that of s_t: A P A' + Q in front, the rest shifted."""
     r, m = transition.shape
     for i in range(r):
         for j in range(m):
-            value = 0.0
-            for h in range(m):
-                value += transition[i, h] * covariance[h, j]
-            work[i, j] = value
+            work[i, j] = 0.0
+        for h in range(m):
+            weight = transition[i, h]
+            if weight != 0.0:
+                for j in range(m):
+                    work[i, j] += weight * covariance[h, j]
     for i in range(r):
         for j in range(i + 1):
             value = innovation[i, j]
@@ -169,7 +181,7 @@ def _predict_covariance(transition, innovation, covariance, work, out):
             out[i, j] = covariance[i - r, j - r]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def forward(linear, precision, transition, intercept, innovation, start_mean, start_covariance):
     """Filter: predicted and filtered moments, log-likelihood terms, and where covariances were copied from.
 
@@ -249,7 +261,7 @@ def forward(linear, precision, transition, intercept, innovation, start_mean, st
     return predicted_mean, predicted_covariance, mean, covariance, likelihood, source
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=_ANY_ORDER)
 def backward(linear, precision, transition, intercept, innovation, mean, covariance, source):
     """Smoother: means (T, m), covariances (T, m, m) and Cov(f_t, s_(t-1)) (T, r, m), the first one zero.
 
@@ -293,11 +305,10 @@ def backward(linear, precision, transition, intercept, innovation, mean, covaria
             smoothed[t, i] = value
         if t + 1 < n_periods:
             for i in range(r):
-                for j in range(m):
-                    value = 0.0
-                    for h in range(m):
-                        value += slope[i, h] * spread[t, h, j]
-                    lagged[t + 1, i, j] = value
+                for h in range(m):
+                    weight = slope[i, h]
+                    for j in range(m):
+                        lagged[t + 1, i, j] += weight * spread[t, h, j]
         if t == 0:
             break
 
@@ -316,25 +327,32 @@ def backward(linear, precision, transition, intercept, innovation, mean, covaria
             _root_of_identity_plus(upper, innovation, r, small, factor_r)
             for h in range(m):  # U'A, the leading r rows multiplied by the inverse of N's factor
                 for j in range(m):
-                    value = 0.0
-                    for i in range(r):
-                        value += upper[i, h] * transition[i, j]
-                    if j + r < m:
-                        value += upper[j + r, h]
-                    crossed[h, j] = value
-            for j in range(m):
-                for h in range(r):
-                    value = crossed[h, j]
-                    for i in range(h):
-                        value -= factor_r[h, i] * crossed[i, j]
-                    crossed[h, j] = value / factor_r[h, h]
+                    crossed[h, j] = upper[j + r, h] if j + r < m else 0.0
+            for i in range(r):
+                for h in range(i + 1):
+                    weight = upper[i, h]
+                    for j in range(m):
+                        crossed[h, j] += weight * transition[i, j]
+            for h in range(r):
+                for i in range(h):
+                    weight = factor_r[h, i]
+                    for j in range(m):
+                        crossed[h, j] -= weight * crossed[i, j]
+                weight = 1.0 / factor_r[h, h]
+                for j in range(m):
+                    crossed[h, j] *= weight
             for i in range(m):
                 for j in range(i + 1):
-                    value = 0.0
-                    for h in range(m):
-                        value += crossed[h, i] * crossed[h, j]
-                    previous[i, j] = value
-                    previous[j, i] = value
+                    previous[i, j] = 0.0
+            for h in range(m):
+                for i in range(m):
+                    weight = crossed[h, i]
+                    if weight != 0.0:
+                        for j in range(i + 1):
+                            previous[i, j] += weight * crossed[h, j]
+            for i in range(m):
+                for j in range(i):
+                    previous[j, i] = previous[i, j]
             settled = same and _settled(previous, future)
             for i in range(m):
                 for j in range(m):
@@ -348,10 +366,11 @@ def backward(linear, precision, transition, intercept, innovation, mean, covaria
                         value -= small[i, h] * factor_r[j, h]
                     small[i, j] = value / factor_r[j, j]
                 for j in range(m):
-                    value = transition[i, j]
-                    for h in range(r):
-                        value -= small[i, h] * crossed[h, j]
-                    slope[i, j] = value
+                    slope[i, j] = transition[i, j]
+                for h in range(r):
+                    weight = small[i, h]
+                    for j in range(m):
+                        slope[i, j] -= weight * crossed[h, j]
 
         for i in range(m):  # x = U^-1 (omega + b - Psi c), then the leading part through N's factor
             value = future_linear[i]

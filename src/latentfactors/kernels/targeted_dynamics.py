@@ -62,8 +62,9 @@ from latentfactors.kernels.state_space import (
 
 FloatArray = NDArray[np.float64]
 
-# of a group's mean square: where the factors reproduce the data the likelihood has no maximum
-_NOISE_FLOOR = 1e-10
+# of a group's mean square: where the factors reproduce the data the likelihood has no maximum; far below this
+# its terms cancel to more digits than numbers have
+_NOISE_FLOOR = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +128,22 @@ def fit_factors(
     -------
     FactorFit
 
+    Raises
+    ------
+    ValueError
+        if there are fewer than k p + 2 periods: the transitions could be fitted without error
+
     Notes
     -----
     With p > 0 or windows of several periods there may be several maxima; the one reached depends on the
     start.
     """
+    lags, k, _ = start.coefficients.shape
+    n_periods = len(blocks[0].scale)
+    if n_periods < k * lags + 2:
+        raise ValueError(
+            f"{n_periods} periods: expected at least {k * lags + 2} for {k} factors with {lags} lags"
+        )
     shapes = [loadings.shape for loadings in start.loadings]
     sizes = [rows * columns for rows, columns in shapes]
     n_groups, lags_shape = len(start.variances), start.coefficients.shape
