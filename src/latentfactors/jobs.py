@@ -19,7 +19,6 @@ import inspect
 import os
 import platform
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -36,7 +35,17 @@ from latentfactors.panel import Panel, ValueKind
 from latentfactors.periods import Frequency, is_date
 from latentfactors.pipeline import LatentFactorForecastPipeline
 from latentfactors.report.data import REPORT_DATA, Exposures, collect, last_exposures, sha256_of
-from latentfactors.settings import as_table, checked, choose, make, named, refuse_unknown, selected, shown
+from latentfactors.settings import (
+    as_table,
+    checked,
+    choose,
+    from_toml,
+    make,
+    named,
+    refuse_unknown,
+    selected,
+    shown,
+)
 from latentfactors.sources import check_columns
 from latentfactors.splits import Splits
 from latentfactors.track_record import WalkForwardResult
@@ -229,15 +238,7 @@ def read_job(path: str | Path) -> Job:
     ConfigurationError
         One line that names the file, the key, what was expected and what came.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigurationError(f"no configuration file at {str(path)!r}")
-    with named(str(path)):
-        try:
-            config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ConfigurationError(f"not valid TOML: {error}") from None
-        return parse_job(config, path.parent)
+    return from_toml(path, parse_job)
 
 
 def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from latentfactors.frames import write_atomically
 from latentfactors.nowcast import NewsDecomposition, Nowcast, VintageStore, nowcast, nowcast_news
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, parse_times
-from latentfactors.settings import as_table, make, named, refuse_unknown, selected
+from latentfactors.settings import as_table, from_toml, make, named, refuse_unknown, selected
 
 __all__ = ["NowcastJob", "NowcastRun", "Snapshot", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
 
@@ -193,15 +192,7 @@ def read_nowcast_job(path: str | Path) -> NowcastJob:
     ConfigurationError
         One line that names the file, the key, what was expected and what came.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigurationError(f"no configuration file at {str(path)!r}")
-    with named(str(path)):
-        try:
-            config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ConfigurationError(f"not valid TOML: {error}") from None
-        return parse_nowcast_job(config, path.parent)
+    return from_toml(path, parse_nowcast_job)
 
 
 def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> NowcastJob:

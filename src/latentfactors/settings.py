@@ -10,15 +10,29 @@ from __future__ import annotations
 import datetime
 import importlib
 import inspect
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from latentfactors.errors import ConfigurationError, LatentFactorsError
 
-__all__ = ["as_table", "checked", "choose", "make", "named", "refuse_unknown", "selected", "shown"]
+__all__ = [
+    "as_table",
+    "checked",
+    "choose",
+    "from_toml",
+    "make",
+    "named",
+    "refuse_unknown",
+    "selected",
+    "shown",
+]
+
+JobT = TypeVar("JobT")
 
 
 def selected(
@@ -161,3 +175,22 @@ def _words(hint: Any) -> str:
         return "a table"
     plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     return plain.get(hint, "a whole number or a date")
+
+
+def from_toml(path: str | Path, parse: Callable[[Mapping[str, Any], Path], JobT]) -> JobT:
+    """What `parse` makes of a TOML file and its folder.
+
+    Raises
+    ------
+    ConfigurationError
+        No such file, not TOML, or what `parse` refuses: one line that names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"no configuration file at {str(path)!r}")
+    with named(str(path)):
+        try:
+            config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigurationError(f"not valid TOML: {error}") from None
+        return parse(config, path.parent)

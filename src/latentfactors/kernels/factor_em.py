@@ -222,7 +222,7 @@ def _ascend(
 
 
 def _expected(moments: VarMoments, a: FloatArray, covariance: FloatArray) -> float:
-    from latentfactors.kernels.recursions import gaussian_value
+    from latentfactors.kernels.stationary import gaussian_value
 
     try:
         start = _start_covariance(a, covariance)

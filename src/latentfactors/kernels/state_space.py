@@ -165,7 +165,7 @@ def stationary_covariance(companion: FloatArray, noise: FloatArray) -> FloatArra
     """
     # compiled loops beat BLAS calls while matrices are small
     if len(noise) <= _SMALL:
-        from latentfactors.kernels.recursions import doubling_sum
+        from latentfactors.kernels.stationary import doubling_sum
 
         first, step = np.ascontiguousarray(noise), np.ascontiguousarray(companion)
         total, converged = doubling_sum(first, step, _DOUBLINGS)
