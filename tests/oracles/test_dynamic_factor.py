@@ -29,7 +29,7 @@ from latentfactors.kernels.dynamic_factor_score import (
     score,
 )
 from latentfactors.kernels.idiosyncratic import idiosyncratic_step
-from latentfactors.kernels.recursions import doubling_sum, gaussian_value
+from latentfactors.kernels.stationary import doubling_sum, gaussian_value
 from tests.oracles.dense_dfm import dense_dfm
 
 MARIANO_MURASAWA = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 3.0
