@@ -8,23 +8,21 @@
     [[predictor]]   name, kind = "pipeline", model = {type = "pca", n_factors = 3}, forecaster = "ar1", mapper
     [[predictor]]   name, kind = "cross_sectional_ridge", penalty = 0.1
 
-A key is an argument of the class or function that its table names, checked against the annotation there, so a
-new model is one line in a registry below. Paths start from the folder of the configuration file.
+A key is an argument of the class or function that its table names, checked against the annotation there;
+`registry` holds the names. Paths start from the folder of the configuration file.
 """
 
 from __future__ import annotations
 
 import csv
-import inspect
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from latentfactors.errors import ConfigurationError, PanelError
 from latentfactors.estimator import check_horizon
@@ -33,18 +31,15 @@ from latentfactors.frames import FRAMES_FORMAT, claim_manifest, write_frames
 from latentfactors.model import Predictor
 from latentfactors.panel import Panel, ValueKind
 from latentfactors.periods import Frequency, is_date
-from latentfactors.pipeline import LatentFactorForecastPipeline
+from latentfactors.registry import SPLITS, named_predictors, preparations
 from latentfactors.report.data import REPORT_DATA, Exposures, collect, last_exposures, sha256_of
 from latentfactors.settings import (
     as_table,
-    checked,
     choose,
     from_toml,
     make,
     named,
     refuse_unknown,
-    selected,
-    shown,
 )
 from latentfactors.sources import check_columns
 from latentfactors.splits import Splits
@@ -53,48 +48,6 @@ from latentfactors.walkforward import walk_forward
 
 __all__ = ["Job", "JobResult", "load_panel", "parse_job", "read_job", "run_job", "write_job"]
 
-# ------------------------------------------------------------------------------------ what can be named
-
-# A model is built from the config that its base names: LatentFactorModel[XConfig, XEstimates].
-MODELS = {
-    "pca": "models.pca:PCAModel",
-    "rp_pca": "models.rp_pca:RPPCAModel",
-    "factor_regression": "models.factor_regression:FactorRegressionModel",
-    "ipca": "models.ipca:IPCAModel",
-    "cae": "models.cae:CAEModel",
-    "dfm": "models.dfm:DynamicFactorModel",
-    "observed": "models.observed:ObservedFactorModel",
-    "graph_factor": "models.graph_factor:GraphFactorModel",
-    "credit_factor": "models.credit_factor:CreditFactorModel",
-    "ptfa": "models.ptfa:PTFAModel",
-}
-FORECASTERS = {
-    "expanding_mean": "forecasters:ExpandingMeanFactorForecaster",
-    "ewma": "forecasters:EWMAFactorForecaster",
-    "rolling_mean": "forecasters:RollingMeanFactorForecaster",
-    "ar1": "forecasters:AR1FactorForecaster",
-    "var": "forecasters:VARFactorForecaster",
-    "native": "forecasters:NativeFactorForecaster",
-}
-MAPPERS = {"beta_lambda": "mappers:BetaLambdaMapper", "native": "mappers:NativeMapper"}
-PREDICTORS = {
-    "pipeline": "pipeline:LatentFactorForecastPipeline",
-    "zero": "models.direct:ZeroPredictor",
-    "historical_mean": "models.direct:HistoricalMeanPredictor",
-    "autoregressive": "models.autoregressive:AutoregressivePredictor",
-    "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
-    "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
-}
-STEPS = {
-    "characteristics_from_returns": "characteristics:characteristics_from_returns",
-    "rank_standardise": "prepare:rank_standardise",
-    "zscore": "prepare:zscore",
-    "winsorise": "prepare:winsorise",
-    "fill_missing": "prepare:fill_missing",
-    "neutralise": "prepare:neutralise",
-    "add_constant": "prepare:add_constant",
-}
-SPLITS = {"expanding": "splits:ExpandingWindow", "rolling": "splits:RollingWindow"}
 _WRITTEN = ("predictions.parquet", "weights.parquet", "metrics.csv", REPORT_DATA, "manifest.json")
 
 
@@ -270,61 +223,11 @@ def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:
         config=config,
         folder=Path(folder),
         data=make(DataOptions, as_table(config["data"], "[data]"), "[data]"),
-        steps=tuple(_steps(config.get("prepare", {}))),
+        steps=tuple(preparations(config.get("prepare", {}))),
         splits=make(window, splits, "[splits]"),
         run=run,
-        predictors=_predictors(config["predictor"], run.horizon),
+        predictors=named_predictors(config["predictor"], run.horizon),
     )
-
-
-def _steps(section: Any) -> Iterator[tuple[str, Callable[[Panel], Panel]]]:
-    section = as_table(section, "[prepare]")
-    refuse_unknown(section, ("steps",), "[prepare]")
-    steps = section.get("steps", [])
-    if not isinstance(steps, list):
-        raise ConfigurationError(f"[prepare] steps must be a list of names or tables, got {steps!r}")
-    for number, entry in enumerate(steps, 1):
-        function, options, where = selected(STEPS, entry, "name", f"[prepare] step {number}")
-        yield where, partial(function, **checked(function, options, where, skip=("panel",)))
-
-
-def _predictors(entries: Any, horizon: int) -> dict[str, Predictor]:
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigurationError("predictors are a list of tables: write [[predictor]], with double brackets")
-    if not entries:
-        raise ConfigurationError("the list of predictors is empty: add a [[predictor]]")
-    predictors: dict[str, Predictor] = {}
-    for number, entry in enumerate(entries, 1):
-        options = dict(entry)
-        name = options.pop("name", None)
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigurationError(f"[[predictor]] {number}: name must be a text, got {shown(name)}")
-        where = f"[[predictor]] {name!r}"
-        if name in predictors:
-            raise ConfigurationError(f"{where}: the name is taken by an earlier predictor, give each its own")
-        cls = choose(PREDICTORS, options.pop("kind", None), f"{where} kind")
-        if cls is LatentFactorForecastPipeline:
-            predictors[name] = _pipeline(options, where)
-        else:
-            if "horizon" in inspect.signature(cls).parameters:
-                options.setdefault("horizon", horizon)
-            predictors[name] = make(cls, options, where)
-    return predictors
-
-
-def _pipeline(options: dict[str, Any], where: str) -> LatentFactorForecastPipeline:
-    refuse_unknown(options, ("model", "forecaster", "mapper"), where)
-    parts: dict[str, Any] = {"mapper": "beta_lambda", **options}
-    for key, registry in (("model", MODELS), ("forecaster", FORECASTERS), ("mapper", MAPPERS)):
-        if key not in parts:
-            raise ConfigurationError(f"{where}: a pipeline needs {key}, one of {', '.join(registry)}")
-        cls, chosen, spot = selected(registry, parts[key], "type", f"{where} {key}")
-        if key == "model":
-            config, _ = get_args(cls.__orig_bases__[0])
-            parts[key] = cls(make(config, chosen, spot))
-        else:
-            parts[key] = make(cls, chosen, spot)
-    return LatentFactorForecastPipeline(**parts)
 
 
 # ------------------------------------------------------------------------------------ running and writing

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from latentfactors import jobs
+from latentfactors import registry as names
 from latentfactors.cli import EXAMPLE_CONFIG
 from latentfactors.errors import ConfigurationError, PanelError, StoreError
 from latentfactors.jobs import load_panel, parse_job, read_job, run_job, write_job
@@ -14,7 +15,14 @@ from tests.cli.small import CONFIG, small_frame, write_small_job
 
 
 def test_every_name_of_the_registries_exists():
-    registries = (jobs.MODELS, jobs.FORECASTERS, jobs.MAPPERS, jobs.PREDICTORS, jobs.STEPS, jobs.SPLITS)
+    registries = (
+        names.MODELS,
+        names.FORECASTERS,
+        names.MAPPERS,
+        names.PREDICTORS,
+        names.STEPS,
+        names.SPLITS,
+    )
     for registry in registries:
         for name in registry:
             assert callable(choose(registry, name, "here"))
@@ -23,7 +31,7 @@ def test_every_name_of_the_registries_exists():
 def test_the_example_of_the_help_is_a_job():
     job = parse_job(tomllib.loads(EXAMPLE_CONFIG))
     assert list(job.predictors) == ["PCA", "ridge"]
-    for name in [*jobs.FORECASTERS, *jobs.MAPPERS, *jobs.PREDICTORS, *jobs.STEPS]:
+    for name in [*names.FORECASTERS, *names.MAPPERS, *names.PREDICTORS, *names.STEPS]:
         assert name in EXAMPLE_CONFIG, name
     for option in jobs.DataOptions.__dataclass_fields__ | jobs.RunOptions.__dataclass_fields__:
         assert option in EXAMPLE_CONFIG, option

@@ -76,7 +76,6 @@ class Case:
     shifts : forecasts follow a change of the values' origin (a location is part of the model)
     horizons : horizons it serves
     targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
-    targets : labels it forecasts, where it does not forecast all; a target's reconstruction may be NaN too
     bits : why rule 1 holds to 1e-10 and not to the bit; None: to the bit
     lifted : rule number -> reason
     """
@@ -95,7 +94,6 @@ class Case:
     targets: tuple[str, ...] | None = None
     tolerance: float = 1e-8
     rows_matter: str | None = None
-    targets: tuple[str, ...] | None = None
     bits: str | None = None
     lifted: Mapping[int, str] = field(default_factory=dict)
 

@@ -35,9 +35,9 @@ from latentfactors.errors import (
     PanelMismatchError,
     TrainingError,
 )
-from latentfactors.jobs import MODELS
 from latentfactors.kernels.scores import r_squared
 from latentfactors.kernels.sufficient import conditional_factors
+from latentfactors.registry import MODELS
 from latentfactors.settings import make, selected
 from latentfactors.simulate import characteristic_panel, conditional_panel
 
