@@ -3,6 +3,7 @@
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
 figures           a plotly figure from a library result, one public function each (extra `report`)
+comparison_figures   R2 bars and the tests of all pairs (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
 page              what all pages share (extra `report`)
@@ -20,6 +21,7 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.comparison_figures import diebold_mariano_figure, r2_figure
     from latentfactors.report.figures import (
         calibration_figure,
         coverage_figure,
@@ -44,8 +46,10 @@ _HOMES = {
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
+    "diebold_mariano_figure": "comparison_figures",
     "group_loadings_figure": "risk_figures",
     "named_factors_figure": "risk_figures",
+    "r2_figure": "comparison_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
     "tangency_figure": "pricing_figures",
@@ -63,6 +67,7 @@ __all__ = [
     "calibration_figure",
     "correlations_figure",
     "coverage_figure",
+    "diebold_mariano_figure",
     "errors_figure",
     "factors_figure",
     "fits_figure",
@@ -70,6 +75,7 @@ __all__ = [
     "loadings_figure",
     "long_short_figure",
     "named_factors_figure",
+    "r2_figure",
     "read_run",
     "render_report",
     "render_risk_report",
