@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
+        Comparison,
         FactorSpaceComparison,
         GRSResult,
         MaximalSharpe,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         RawColumns,
         TangencyPath,
         audit,
+        compare,
         compare_factor_spaces,
+        default_models,
         grs_test,
         managed_portfolio_r2,
         maximal_sharpe,
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
+    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neuralforecast import NeuralForecastPredictor
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -169,6 +174,7 @@ _HOMES = {
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",
+        "Comparison",
         "FactorSpaceComparison",
         "GRSResult",
         "MaximalSharpe",
@@ -178,7 +184,9 @@ _HOMES = {
         "RawColumns",
         "TangencyPath",
         "audit",
+        "compare",
         "compare_factor_spaces",
+        "default_models",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -281,6 +289,11 @@ _HOMES = {
         "IPCAConfig",
         "IPCAModel",
     ),
+    "models.learners": (
+        "GradientBoostingPredictor",
+        "NeuralNetworkPredictor",
+    ),
+    "models.neuralforecast": ("NeuralForecastPredictor",),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",
