@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
     from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -265,6 +266,10 @@ _HOMES = {
     "models.credit_factor": (
         "CreditFactorConfig",
         "CreditFactorModel",
+    ),
+    "models.d2fm": (
+        "D2FMConfig",
+        "D2FMModel",
     ),
     "models.dfm": (
         "DFMConfig",
