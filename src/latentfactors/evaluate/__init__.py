@@ -39,6 +39,8 @@ from latentfactors.evaluate.pricing_tests import (
     performance,
     tangency_weights,
 )
+from latentfactors.evaluate.search import SearchResult, config_grid, search
+from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 
@@ -59,11 +61,15 @@ __all__ = [
     "PricedAssets",
     "PureAlpha",
     "RawColumns",
+    "SearchResult",
+    "SelectedPredictor",
+    "SelectionConfig",
     "TangencyPath",
     "audit",
     "choose_by_bic",
     "clark_west",
     "compare_factor_spaces",
+    "config_grid",
     "density_evaluation",
     "diebold_mariano",
     "fill_by_factors",
@@ -83,6 +89,7 @@ __all__ = [
     "pricing_table",
     "pure_alpha",
     "released_values",
+    "search",
     "sort_portfolios",
     "tangency_path",
     "tangency_weights",
