@@ -202,7 +202,7 @@ def test_what_cannot_be_searched_is_refused_in_words():
         config_grid(PCAConfig(n_factors=1), {})
 
 
-# ------------------------------------------------------------------------------------ the choice inside the fit
+# -------------------------------------------------------------------------- the choice inside the fit
 
 CHOICE = SelectionConfig(validation=30, step=15)
 
