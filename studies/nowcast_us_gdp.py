@@ -253,26 +253,33 @@ The largest difference between a revision and the sum of its lines is {worst:.1e
 # ------------------------------------------------------------------------------------ seven FRED vintages
 
 
-def seven_vintages(data: Path, quick: bool) -> str:
+STEMS = ("2020-02", "2020-03", "2020-09", "2021-09", "2021-11", "2023-03", "2024-02")
+
+
+def fred_vintage(data: Path, stem: str) -> Panel:
+    """FRED-MD of a file with GDP of FRED-QD, from 1985; outliers beyond ten interquartile ranges hidden."""
     folder = data / "fred_bvar_vintages"
     # three series of the older files that the list of codes lacks, as FRED-MD has them
     codes = {"TWEXMMTH": 5, "MZMSL": 6, "VXOCLSx": 1}
     for line in read_table(folder / "fred_trans.csv.gz").iter_rows(named=True):
         codes[line["variable"]] = CODES.get(line["fred_md"] or line["fred_qd"], 1)
+    # of the quarterly file only GDP is used, whatever its other series would need
+    for name in read_fred_csv(folder / f"fred_qd_{stem}.csv.gz").names:
+        codes.setdefault(name, 1)
+    panel = mixed_frequency_panel(
+        folder / f"fred_md_{stem}.csv.gz",
+        folder / f"fred_qd_{stem}.csv.gz",
+        codes=codes,
+        outlier_threshold=10.0,
+    )
+    return panel.between(panel.index.position("1985-01"), panel.n_periods)
+
+
+def seven_vintages(data: Path, quick: bool) -> str:
     released, published = first_releases(data), gdpnow(data)
     lines = []
-    stems = ["2020-02", "2020-03", "2020-09", "2021-09", "2021-11", "2023-03", "2024-02"]
-    for stem in stems[: 1 if quick else None]:
-        # of the quarterly file only GDP is used, whatever its other series would need
-        for name in read_fred_csv(folder / f"fred_qd_{stem}.csv.gz").names:
-            codes.setdefault(name, 1)
-        panel = mixed_frequency_panel(
-            folder / f"fred_md_{stem}.csv.gz",
-            folder / f"fred_qd_{stem}.csv.gz",
-            codes=codes,
-            outlier_threshold=10.0,
-        )
-        panel = panel.between(panel.index.position("1985-01"), panel.n_periods)
+    for stem in STEMS[: 1 if quick else None]:
+        panel = fred_vintage(data, stem)
         inside = [m for m in PANDEMIC if np.datetime64(m, "M") <= panel.times[-1].astype("datetime64[M]")]
         config = DFMConfig(n_factors=2, masked=tuple(inside), tolerance=1e-2, max_iterations=200)
         model = DynamicFactorModel(config)
