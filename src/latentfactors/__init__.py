@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
     from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -257,6 +258,10 @@ _HOMES = {
     "models.credit_factor": (
         "CreditFactorConfig",
         "CreditFactorModel",
+    ),
+    "models.d2fm": (
+        "D2FMConfig",
+        "D2FMModel",
     ),
     "models.dfm": (
         "DFMConfig",
