@@ -1,4 +1,4 @@
-"""Deep dynamic factors on simulated panels: trace R² of D2FM, a dynamic factor model and principal components.
+"""Deep dynamic factors on simulated panels: trace R² of D2FM, DFM and principal components.
 
 python studies/d2fm_simulation.py [--quick] [--grid default|full|bars] [--seeds 20] [--restarts 1] [--times]
 
@@ -106,7 +106,7 @@ def components(panel: Panel, n_factors: int) -> np.ndarray:
     """(T, K) principal components of standardised series; posterior means where cells are missing."""
     wide = panel.wide()
     wide = (wide - np.nanmean(wide, axis=0)) / np.nanstd(wide, axis=0)
-    model = PCAModel(PCAConfig(n_factors=n_factors, probabilistic=True, min_observed=1))
+    model = PCAModel(PCAConfig(n_factors=n_factors, probabilistic=True, min_observed=n_factors))
     standardised = panel.with_values(panel.index.gather(wide))
     model.fit(standardised)
     return model.extract(standardised).factor_returns
@@ -210,14 +210,16 @@ def median_table(runs: Runs, kind: str, printed: dict[Cell, tuple[float, float]]
     lines = []
     for cell in sorted(each for each in runs if each.measurement == kind):
         line = [design(cell), len(runs[cell])]
-        line += [
-            number(float(np.median(of(runs, cell, method, metric))), 3)
-            for metric in METRICS
-            for method in METHODS
-        ]
+        line += [shown(runs, cell, method, metric) for metric in METRICS for method in METHODS]
         line += [number(value, 3) for value in printed.get(cell, (np.nan, np.nan))]
         lines.append(line)
     return table(heads, lines)
+
+
+def shown(runs: Runs, cell: Cell, method: str, metric: str) -> str:
+    """The median over seeds; nothing where a method lacks factors in some periods, which would flatter it."""
+    complete = of(runs, cell, method, "periods").min() == 1.0
+    return number(float(np.median(of(runs, cell, method, metric))) if complete else np.nan, 3)
 
 
 def bar_lines(runs: Runs) -> list[str]:
@@ -284,10 +286,11 @@ HEAD = """`{command}`
 Processes of Andreini, Izzo and Ricco (2020), eqs. (19) to (27), noise as printed (u = .1, τ = 0). Every model
 has r~ factors (one per true feature; one less than there are series where that is fewer). DFM: AR(1)
 factors and idiosyncratic terms, smoothed factors. PCA: of standardised series. D2FM: three batch-norm ReLU
-layers of 8, 4 and 2 times r~ units, codes linear for the linear process and ReLU for the nonlinear one, best
-of {restarts} restart(s) by loss; its codes, as in the paper, and the smoothed factors of its state space. Medians over seeds of the trace R² (28): as printed
-(uncentred, no intercept), with an intercept in the estimated factors, with both sides centred. The paper's
-figures are of the first kind.
+layers of 8, 4 and 2 times r~ units, codes linear for the linear process and ReLU for the nonlinear one (one
+code that is never negative cannot follow a factor of mean zero), best of {restarts} restart(s) by loss; its
+codes, as in the paper, and the smoothed factors of its state space. Medians over seeds of the trace R² (28):
+as printed (uncentred, no intercept), with an intercept in the estimated factors, with both sides centred. The
+paper's figures are of the first kind.
 """
 
 
@@ -336,13 +339,14 @@ def main() -> None:
             found = one_seed(cell, seed, options.restarts)
             if not options.quick:
                 keep(cell, seed, options.restarts, found)
-            shown = {name: round(each["intercept"], 3) for name, each in found.items()}
-            print(cell, seed, shown, round(found["D2FM"]["seconds"], 1), flush=True)
+            brief = {name: round(each["intercept"], 3) for name, each in found.items()}
+            print(cell, seed, brief, round(found["D2FM"]["seconds"], 1), flush=True)
         runs[cell].append(found)
     times = times_table(1 if options.quick else 5, 1, options.data) if options.times else ""
     settings = [f"--grid {options.grid}"] if options.grid != "default" else []
     settings += [f"--seeds {seeds}", f"--restarts {options.restarts}"] + ["--times"] * options.times
-    text = page(runs, options.restarts, options.data, times, f"python {Path(__file__).parent.name}/{Path(__file__).name} {' '.join(settings)}")  # fmt: skip
+    command = " ".join(["python studies/d2fm_simulation.py", *settings])
+    text = page(runs, options.restarts, options.data, times, command)
     if options.quick:
         print(text)
         return
