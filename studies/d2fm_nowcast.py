@@ -172,7 +172,7 @@ def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
         parts += [
             f"GDP against its first release, {words}:",
             markdown(gdp_share(scores, 210)),
-            f"All {store.series.size - 1} monthly series, {words}: ratios of RMSFE to AR(1), a ratio a series.",
+            f"All {store.series.size - 1} monthly series, {words}: a ratio of RMSFE to AR(1) each.",
             markdown(summary),
         ]
         if not skip:
@@ -189,10 +189,11 @@ def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
     used = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
     text = f"""### Pseudo real time, the 20th of every month from {dates[0]} to {dates[-1]}
 
-23 monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, GDP of FRED-QD on the days
-of its first releases: the ragged edge is realistic, the values are final ones. Parameters of all models are
-estimated once a year, on the first vintage with data of the year, and then held; {used} CPU seconds for
-{len(dates)} vintages. D2FM: tanh, linear codes and decoder, best of {config.n_restarts} restart(s) by loss.
+23 monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, GDP of FRED-QD on the
+days of its first releases: the ragged edge is realistic, the values are final ones. Parameters of all models
+are estimated once a year, on the first vintage with data of the year, and then held; {used} CPU seconds
+for {len(dates)} vintages. D2FM: tanh, linear codes and decoder, best of
+{config.n_restarts} restart(s) by loss.
 Its layers and factors were chosen on one-month forecasts of all series in the eight years before the first
 nowcast:
 
@@ -206,7 +207,10 @@ def printed_tables(data: Path) -> str:
     """Tables 5 and 6 as printed: another sample and other series, so for orientation."""
     folder = data / "published"
     lines = []
-    for name, what in (("d2fm_table_5_gdp_rmse_relative_to_ar1", "GDP"), ("d2fm_table_6_monthly_rmse_relative_to_ar1", "monthly")):  # fmt: skip
+    for name, what in (
+        ("d2fm_table_5_gdp_rmse_relative_to_ar1", "GDP"),
+        ("d2fm_table_6_monthly_rmse_relative_to_ar1", "monthly"),
+    ):
         path = folder / f"{name}.csv"
         if path.is_file():
             frame = pl.read_csv(path)
@@ -265,9 +269,9 @@ Monthly series against their first releases, at least four months a series; rati
 {markdown(summary)}
 
 Half a year of vintages shows that the desk runs on the network, not who is better. News of GDP in 2016Q4 from
-D2FM with parameters held: {begin:.2f} to {end:.2f} over {len(changes)} steps, lines
-{"are weights times news" if exact else "are telescoped"}; the largest difference between a revision and the sum of
-its lines is {worst:.1e} log points.
+D2FM with parameters held: {begin:.2f} to {end:.2f} over {len(changes)} steps, lines are
+{"weights times news" if exact else "telescoped"}; the largest difference between a revision and the
+sum of its lines is {worst:.1e} log points.
 """
 
 
@@ -349,10 +353,8 @@ def indicators(options: argparse.Namespace, config: D2FMConfig) -> str:
                     for f, w in ((factors @ turn, loadings @ turn), (factors, loadings))
                 )
             turned.append(abs(np.corrcoef(a, b)[0, 1]))
-        lines.append(
-            [form, number(own.min(), 3), number(among[-1, : len(fits)].min(), 3), number(float(np.min(turned)), 3),
-             number(float(np.median(turned)), 3)]
-        )  # fmt: skip
+        values = (own.min(), among[-1, : len(fits)].min(), np.min(turned), np.median(turned))
+        lines.append([form, *(number(float(value), 3) for value in values)])
     heads = [
         "form",
         "smallest between seeds",
@@ -362,9 +364,9 @@ def indicators(options: argparse.Namespace, config: D2FMConfig) -> str:
     ]
     return f"""### Composite indicator, equation (29)
 
-{config.n_factors} factors on the panel of the pseudo real-time study, smoothed, {len(fits)} seeds of the network;
-correlations of indicators with the sign of industrial production. A rotation of the factors, loadings turned
-along, is the same model.
+{config.n_factors} factors on the panel of the pseudo real-time study, smoothed, {len(fits)} seeds of the
+network; correlations of indicators with the sign of industrial production. A rotation of factors and loadings
+is the same model.
 
 {table(heads, lines)}
 """
@@ -381,8 +383,10 @@ def main() -> None:
     began = time.process_time()
     text, config = pseudo_real_time(options)
     sections = [text, new_york(options, config), seven(options, config), indicators(options, config)]
-    command = f"python studies/d2fm_nowcast.py --first {options.first} --restarts {options.restarts} --seed {options.seed}"
-    foot = f"{machine('jax', 'equinox', 'optax')}; {time.process_time() - began:.0f} CPU seconds, on a busy machine."
+    settings = f"--first {options.first} --restarts {options.restarts} --seed {options.seed}"
+    command = f"python studies/d2fm_nowcast.py {settings}"
+    used = f"{time.process_time() - began:.0f} CPU seconds, on a busy machine."
+    foot = f"{machine('jax', 'equinox', 'optax')}; {used}"
     page = "\n\n".join([f"`{command}`", "RMSFE ratios below 1 are better than AR(1); `dm_p` is the two-sided "
                         "Diebold-Mariano test against it.", *sections, foot])  # fmt: skip
     if options.quick:
