@@ -50,7 +50,6 @@ if TYPE_CHECKING:
         tangency_weights,
         weights_table,
     )
-    from latentfactors.factor_files import read_liquidity_factors, read_q_factors
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -60,17 +59,6 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
-    from latentfactors.fred import fred_panel, read_fred_csv
-    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
-    from latentfactors.french import (
-        excess_panel,
-        french_sections,
-        read_french_csv,
-        read_french_factors,
-        read_french_risk_free,
-    )
-    from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
-    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.jobs import Job, JobResult, parse_job, read_job, run_job, write_job
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
@@ -83,6 +71,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
     from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -122,6 +111,18 @@ if TYPE_CHECKING:
         winsorise,
         zscore,
     )
+    from latentfactors.readers.factor_files import read_liquidity_factors, read_q_factors
+    from latentfactors.readers.fred import fred_panel, read_fred_csv
+    from latentfactors.readers.fred_vintages import FredVintages, mixed_frequency_panel
+    from latentfactors.readers.french import (
+        excess_panel,
+        french_sections,
+        read_french_csv,
+        read_french_factors,
+        read_french_risk_free,
+    )
+    from latentfactors.readers.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
+    from latentfactors.readers.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.report import (
         Run,
         alphas_figure,
@@ -201,7 +202,7 @@ _HOMES = {
         "tangency_weights",
         "weights_table",
     ),
-    "factor_files": (
+    "readers.factor_files": (
         "read_liquidity_factors",
         "read_q_factors",
     ),
@@ -214,27 +215,27 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
-    "fred": (
+    "readers.fred": (
         "fred_panel",
         "read_fred_csv",
     ),
-    "fred_vintages": (
+    "readers.fred_vintages": (
         "FredVintages",
         "mixed_frequency_panel",
     ),
-    "french": (
+    "readers.french": (
         "excess_panel",
         "french_sections",
         "read_french_csv",
         "read_french_factors",
         "read_french_risk_free",
     ),
-    "french_panel": (
+    "readers.french_panel": (
         "FRENCH_SORTS",
         "french_characteristic_panel",
         "momentum_spread",
     ),
-    "goyal_welch": (
+    "readers.goyal_welch": (
         "equity_premium_panel",
         "read_goyal_welch",
     ),
@@ -265,6 +266,10 @@ _HOMES = {
     "models.credit_factor": (
         "CreditFactorConfig",
         "CreditFactorModel",
+    ),
+    "models.d2fm": (
+        "D2FMConfig",
+        "D2FMModel",
     ),
     "models.dfm": (
         "DFMConfig",

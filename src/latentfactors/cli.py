@@ -98,7 +98,9 @@ def demo(
         config = result.job.output / "config.toml"
         if config not in written:
             console.print(f"{config} was there already and is as it was.", soft_wrap=True)
-        console.print(f"\nGo on: edit {config}, then", soft_wrap=True)
+        console.print("\nGo on: read the report that this writes,", soft_wrap=True)
+        console.print(f"  latentfactors report {result.job.output}", soft_wrap=True)
+        console.print(f"or edit {config}, then", soft_wrap=True)
         console.print(f"  latentfactors walk-forward {config}", soft_wrap=True)
 
 

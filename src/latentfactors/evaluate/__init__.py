@@ -35,7 +35,14 @@ from latentfactors.evaluate.n_factors import (
     fill_by_factors,
     number_of_factors,
 )
-from latentfactors.evaluate.nowcasts import NowcastRecord, nowcast_record, nowcast_table, released_values
+from latentfactors.evaluate.nowcasts import (
+    NowcastRecord,
+    nowcast_record,
+    nowcast_records,
+    nowcast_table,
+    released_tables,
+    released_values,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
@@ -46,6 +53,9 @@ from latentfactors.evaluate.pricing_tests import (
     performance,
     tangency_weights,
 )
+from latentfactors.evaluate.search import SearchResult, config_grid, search
+from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
+from latentfactors.evaluate.series_nowcasts import series_nowcast_summary, series_nowcast_table
 from latentfactors.evaluate.side_by_side import compare
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.evaluate.tangency import TangencyPath, tangency_path
@@ -71,6 +81,9 @@ __all__ = [
     "PricedAssets",
     "PureAlpha",
     "RawColumns",
+    "SearchResult",
+    "SelectedPredictor",
+    "SelectionConfig",
     "TangencyPath",
     "audit",
     "choose_by_bic",
@@ -78,6 +91,7 @@ __all__ = [
     "compare_factor_spaces",
     "compare",
     "default_models",
+    "config_grid",
     "density_evaluation",
     "diebold_mariano",
     "diebold_mariano_table",
@@ -90,6 +104,7 @@ __all__ = [
     "metrics_table",
     "model_confidence_set",
     "nowcast_record",
+    "nowcast_records",
     "nowcast_table",
     "number_of_factors",
     "performance",
@@ -97,7 +112,11 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "released_tables",
     "released_values",
+    "search",
+    "series_nowcast_summary",
+    "series_nowcast_table",
     "sort_portfolios",
     "tangency_path",
     "tangency_weights",
