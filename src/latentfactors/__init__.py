@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -280,6 +281,10 @@ _HOMES = {
     "models.ipca": (
         "IPCAConfig",
         "IPCAModel",
+    ),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
     ),
     "models.observed": (
         "ObservedFactorConfig",

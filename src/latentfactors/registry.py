@@ -34,6 +34,7 @@ MODELS = {
     "factor_regression": "models.factor_regression:FactorRegressionModel",
     "ipca": "models.ipca:IPCAModel",
     "cae": "models.cae:CAEModel",
+    "neurif": "models.neurif:NeurIFModel",
     "dfm": "models.dfm:DynamicFactorModel",
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",
