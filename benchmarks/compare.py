@@ -1,7 +1,7 @@
 """All models side by side on 200 assets x 240 months: how long `compare` takes, and where.
 
-The process is linear in twenty characteristics (Gu, Kelly & Xiu 2021), ten yearly refits on an expanding window.
-Times are of the machine as it was, with two processes; the second run finds every split in the store.
+The process is linear in twenty characteristics (Gu, Kelly & Xiu 2021), ten refits. Times are
+of the machine as it was, with two processes; the second run finds every split in the store.
 """
 
 from __future__ import annotations
