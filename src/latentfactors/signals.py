@@ -31,8 +31,8 @@ def values_ahead(panel: Panel, horizon: int) -> FloatArray:
 def pooled_rows(panel: Panel, horizon: int) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
     """Characteristics (n, L), values ahead (n,) and periods (n,) of the rows whose value ahead is known.
 
-    Rows stand in the order of periods and labels, so that learners which read them in batches do not depend on
-    the order of the assets.
+    Rows stand in the order of periods and labels, so that learners which read them in batches do not
+    depend on the order of the assets.
 
     Raises
     ------

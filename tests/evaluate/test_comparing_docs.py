@@ -16,4 +16,5 @@ def test_the_examples_run_as_written(tmp_path):
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "3,600" in done.stdout.splitlines()[0]
+    assert "known values are forecast by all 4 predictors" in done.stdout.splitlines()[0]
+    assert "'neural network'" in done.stdout.splitlines()[1]
