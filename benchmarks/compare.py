@@ -1,7 +1,7 @@
 """All models side by side on 200 assets x 240 months: how long `compare` takes, and where.
 
-The process is linear in twenty characteristics (Gu, Kelly & Xiu 2021), ten refits.
-One process; processor time does not depend on what else the machine does, wall time does. The second run
+The process is linear in twenty characteristics (Gu, Kelly & Xiu 2021), ten refits. One
+process; processor time does not depend on what else the machine does, wall time does. The second run
 finds every split in the store.
 """
 
@@ -46,8 +46,9 @@ def main() -> None:
     print(markdown_table(heads, rows))
     reused = sum(each.n_reused for each in again.results.values())
     print(
-        f"\nAll together {processor:.0f} s of processor time, {first:.0f} s of wall time; a second run {second:.1f} s, {reused} of {10 * len(models)} splits "
-        f"from the store; scores, portfolios and tests {judged:.1f} s."
+        f"\nAll together {processor:.0f} s of processor time, {first:.0f} s of wall time; a second run "
+        f"{second:.1f} s, {reused} of {10 * len(models)} splits from the store; scores, portfolios and tests "
+        f"{judged:.1f} s."
     )
 
 
