@@ -391,7 +391,7 @@ def main() -> None:
     settings = f"--first {options.first} --every {options.every} --restarts {options.restarts}"
     sections = [
         f"`python studies/d2fm_nowcast.py {settings} --seed {options.seed}`",
-        "RMSFE ratios below 1 are better than AR(1); `dm_p` is the two-sided Diebold-Mariano test against it.",
+        "RMSFE ratios below 1 beat AR(1); `dm_p` is the two-sided Diebold-Mariano test against it.",
     ]
     text, config = pseudo_real_time(options)
     sections.append(text)
