@@ -313,6 +313,7 @@ _HOMES = {
     "models.neurif": (
         "NeurIFConfig",
         "NeurIFModel",
+    ),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",
