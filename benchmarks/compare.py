@@ -35,7 +35,7 @@ def main() -> None:
     began = time.perf_counter()
     table = found.table().to_dicts()
     judged = time.perf_counter() - began
-    print(f"## Comparison of {len(models)} models\n")
+    print(f"{len(models)} models side by side.\n")
     print(f"{machine()}. 200 assets x 240 months, 20 characteristics, 10 refits each, one process.\n")
     rows = [
         (row["name"], f"{100 * row['r2_zero']:.2f}%", f"{100 * row['r2_mean']:.2f}%",
