@@ -50,7 +50,7 @@ mapper = "beta_lambda"           # or native
 [[predictor]]
 name = "ridge"
 kind = "cross_sectional_ridge"   # or cross_sectional_ols, neural_network, gradient_boosting,
-                                 # autoregressive, historical_mean, zero
+                                 # neuralforecast, autoregressive, historical_mean, zero
 penalty = 0.1
 """
 

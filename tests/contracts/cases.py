@@ -34,6 +34,7 @@ from latentfactors import (
     ExpandingMeanFactorForecaster,
     FactorRegressionConfig,
     FactorRegressionModel,
+    GradientBoostingPredictor,
     GraphFactorConfig,
     GraphFactorModel,
     HistoricalMeanPredictor,
@@ -42,6 +43,7 @@ from latentfactors import (
     LatentFactorForecastPipeline,
     NativeFactorForecaster,
     NativeMapper,
+    NeuralNetworkPredictor,
     NowcastPredictor,
     ObservedFactorConfig,
     ObservedFactorModel,
@@ -798,6 +800,24 @@ CASES: list[Case] = [
         shifts=True,
         horizons=(1,),
         lifted=NO_FACTORS,
+    ),
+    Case(
+        name="neural network",
+        make=lambda: NeuralNetworkPredictor(
+            hidden=(4,), epochs=4, batch=64, n_ensemble=2, validation=0.2, learning_rate=0.01
+        ),
+        new_assets="forecast",
+        shifts=True,
+        horizons=(1,),
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="gradient boosting",
+        make=lambda: GradientBoostingPredictor(max_trees=5, min_rows=5, validation=0.2),
+        new_assets="forecast",
+        shifts=True,
+        horizons=(1,),
+        lifted={**NO_FACTORS, 9: "a foreign object cannot be saved without pickle; save is refused instead"},
     ),
     Case(
         name="scikit-learn regressor",
