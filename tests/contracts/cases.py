@@ -58,6 +58,7 @@ from latentfactors import (
     VARFactorForecaster,
     ZeroPredictor,
 )
+from latentfactors.evaluate import SelectedPredictor, SelectionConfig
 from latentfactors.kernels.cross_section import period_ranks
 from tests.contracts.doubles import ConditionalDouble, StateSpaceDouble, StaticDouble, WeightDouble
 from tests.contracts.panels import contract_panel
@@ -462,9 +463,9 @@ NAMED_CASES = {
         None,
         gauge_declared,
     ),
-    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-10)), None, gauge_declared),
+    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-20)), None, gauge_declared),
     "GFM, encoder": (
-        GraphFactorModel(GraphFactorConfig(tolerance=1e-10, infer="encoder", cold_start=False)),
+        GraphFactorModel(GraphFactorConfig(tolerance=1e-20, infer="encoder", cold_start=False)),
         None,
         gauge_declared,
     ),
@@ -785,6 +786,17 @@ CASES: list[Case] = [
         shifts=True,
         horizons=(3,),
         rows_matter="a hidden row three periods ahead is a hidden target",
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="selected by validation",
+        make=lambda: SelectedPredictor(
+            {"mean": HistoricalMeanPredictor(), "AR": AutoregressivePredictor(lags=1)},
+            SelectionConfig(validation=8, step=4),
+        ),
+        new_assets="own_history",
+        shifts=True,
+        horizons=(1,),
         lifted=NO_FACTORS,
     ),
     Case(
