@@ -31,10 +31,14 @@ if TYPE_CHECKING:
         PricedAssets,
         PureAlpha,
         RawColumns,
+        SearchResult,
+        SelectedPredictor,
+        SelectionConfig,
         TangencyPath,
         audit,
         compare,
         compare_factor_spaces,
+        config_grid,
         default_models,
         grs_test,
         managed_portfolio_r2,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
         price_assets,
         pricing_table,
         pure_alpha,
+        search,
         sort_portfolios,
         tangency_path,
         tangency_weights,
@@ -85,6 +90,7 @@ if TYPE_CHECKING:
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
     from latentfactors.models.neuralforecast import NeuralForecastPredictor
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -183,11 +189,15 @@ _HOMES = {
         "PricedAssets",
         "PureAlpha",
         "RawColumns",
+        "SearchResult",
+        "SelectedPredictor",
+        "SelectionConfig",
         "TangencyPath",
         "audit",
         "compare",
         "compare_factor_spaces",
         "default_models",
+        "config_grid",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -197,6 +207,7 @@ _HOMES = {
         "price_assets",
         "pricing_table",
         "pure_alpha",
+        "search",
         "sort_portfolios",
         "tangency_path",
         "tangency_weights",
@@ -299,6 +310,10 @@ _HOMES = {
         "NeuralNetworkPredictor",
     ),
     "models.neuralforecast": ("NeuralForecastPredictor",),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
+    ),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",
