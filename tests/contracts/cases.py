@@ -675,7 +675,8 @@ CASES: list[Case] = [
             declared=deep_declared,
             bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
             shifts=True,
-            horizons=(0, 1, 2),
+            # the unscented filter is run anew for every panel: two horizons say what three do
+            horizons=(0, 1, 2) if config.decoder == "linear" else (0, 1),
             tolerance=1e-4,
         )
         for name, config in D2FM_CONFIGS.items()
