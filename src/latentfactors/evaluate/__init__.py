@@ -1,5 +1,6 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
+from latentfactors.evaluate.ablation import ablate, ablations, published_periods
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
 from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
 from latentfactors.evaluate.density_tests import (
@@ -60,6 +61,8 @@ __all__ = [
     "PureAlpha",
     "RawColumns",
     "TangencyPath",
+    "ablate",
+    "ablations",
     "audit",
     "choose_by_bic",
     "clark_west",
@@ -82,6 +85,7 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "published_periods",
     "released_values",
     "sort_portfolios",
     "tangency_path",
