@@ -2,8 +2,8 @@
 
     python benchmarks/neurif.py [--periods 480] [--sizes 750 1500 3000] [--spatial induced]
 
-46 characteristics, 20% missing, every asset alive throughout, one member with the default widths: seconds of an
-epoch after compilation, wall and processor, and the peak memory of a process that fits it.
+46 characteristics, 20% missing, every asset alive throughout, one member with the default widths: seconds of
+an epoch after compilation, wall and processor, and the peak memory of a process that fits it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def timed_epochs(panel, spatial: str = "induced", epochs: int = 3) -> tuple[floa
 
     wall, cpu = [], []
 
-    def look(report) -> None:
+    def look(_) -> None:
         wall.append(time.perf_counter())
         cpu.append(time.process_time())
 

@@ -2,9 +2,10 @@
 
     python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 1] [--null 10] [--ablation]
 
-N=300, T=360, P=12, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on the
-last third. Layers are half as wide and half as many as the defaults, to fit a small machine. Writes the section
-neurif_simulation of studies/RESULTS.md.
+N=300, T=360, P=12, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on
+the last third. Layers are half as wide and half as many as the defaults, to fit a small machine. Writes the
+section neurif_simulation of studies/RESULTS.md; without signal and ablations have sections of their own
+(`--null`, `--ablation`), so that each can be run alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,7 @@ def null_seeds(n: int, epochs: int, members: int) -> np.ndarray:
     return np.array(found)
 
 
+SCORES = {"total": "total", "native": "predictive"}
 PROCESSES = {
     "without temporal attention": ({"loadings": "nonlinear"}, "native"),
     "without channel gate": ({"loadings": "nonlinear"}, "total"),
@@ -121,7 +124,7 @@ def ablation_seeds(seeds: int, epochs: int, members: int) -> list[tuple[str, int
     for seed in range(seeds):
         base: dict[str, dict[str, float]] = {}
         for name, (process, score) in PROCESSES.items():
-            truth, key = instrumented_panel(**process, seed=seed), str(process)
+            truth, key = instrumented_panel(**process, n_assets=150, seed=seed), str(process)
             variants = ablations(config(epochs, members))
             if key not in base:
                 base[key] = scores(truth, NeurIFModel(variants["all parts"]), ("native",))
@@ -168,52 +171,75 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--null", type=int, default=0, help="seeds of the panel without signal")
     parser.add_argument("--ablation", action="store_true")
-    parser.add_argument("--kinds", nargs="+", default=["linear", "nonlinear"])
     arguments = parser.parse_args()
-    began, cpu = time.perf_counter(), cpu_seconds()
     sizes = (arguments.epochs, arguments.members)
-    results: dict[str, list[dict[str, float]]] = {kind: [] for kind in arguments.kinds}
-    for seed in range(arguments.seeds):
-        for kind in arguments.kinds:
-            results[kind].append(one_seed(kind, seed, *sizes))
-    names = [name for name in results[arguments.kinds[0]][0] if name != "epochs"]
+    if arguments.null:
+        report("neurif_no_signal", "--null", without_signal, arguments.null, *sizes)
+    elif arguments.ablation:
+        report("neurif_ablation", "--ablation", ablation_table, arguments.seeds, *sizes)
+    else:
+        report("neurif_simulation", "", recovery, arguments.seeds, *sizes)
+
+
+def report(
+    name: str, option: str, study: Callable[[int, int, int], list[str]], seeds: int, epochs: int, members: int
+) -> None:
+    """Run a study and write its section with what it cost."""
+    began, cpu = time.perf_counter(), cpu_seconds()
+    found = study(seeds, epochs, members)
+    command = " ".join(["python studies/neurif_simulation.py", option]).strip()
+    text = [
+        f"`{command}`: T=360, P=12, K=3, 20% missing; fitted on 240 months, of",
+        "which 36 validate, measured on 120. Width 32, 2 temporal layers, 16 induced points, "
+        f"{members} {'member' if members == 1 else 'members'},",
+        f"at most {epochs} epochs, AdamW 4e-3 with a cosine schedule. R2 against zero, mean over",
+        f"{seeds} seeds (smallest to largest).",
+        "",
+        *found,
+        "",
+        f"{machine('jax')}; {time.perf_counter() - began:,.0f} s of wall time and "
+        f"{cpu_seconds() - cpu:,.0f} s of processor time, on a machine shared with other work (load average "
+        f"{os.getloadavg()[2]:.0f}).",
+    ]
+    write_section(name, "\n".join(text))
+
+
+def recovery(seeds: int, epochs: int, members: int) -> list[str]:
+    """Linear and nonlinear loadings against IPCA and the oracle."""
+    results: dict[str, list[dict[str, float]]] = {"linear": [], "nonlinear": []}
+    for seed in range(seeds):
+        for kind, rows in results.items():
+            rows.append(one_seed(kind, seed, epochs, members))
+    names = [name for name in results["linear"][0] if name != "epochs"]
     lines = [
-        [name, *(spread(np.array([row[name] for row in results[kind]])) for kind in arguments.kinds)]
+        [name, *(spread(np.array([row[name] for row in rows])) for rows in results.values())]
         for name in names
     ]
-    text = [
-        "`python studies/neurif_simulation.py`: N=300, T=360, P=12, K=3, 20% missing; fitted on 240 months, of",
-        f"which 36 validate, measured on 120. Width 32, 2 temporal layers, 16 induced points, {sizes[1]} member(s),",
-        f"at most {sizes[0]} epochs, AdamW 4e-3 with a cosine schedule. R2 against zero, mean over",
-        f"{arguments.seeds} seeds (smallest to largest).",
-        "",
-        table(["R2", *arguments.kinds], lines),
-        "",
-        *bars(results),
+    return ["N=300.", "", table(["R2", *results], lines), "", *bars(results)]
+
+
+def without_signal(seeds: int, epochs: int, members: int) -> list[str]:
+    """Returns permuted across all cells: nothing can be forecast."""
+    null = null_seeds(seeds, epochs, members)
+    error = null.std(ddof=1) / np.sqrt(null.size)
+    verdict = "below" if null.mean() < 2 * error else "not below"
+    return [
+        f"N=100, returns permuted across cells: mean predictive R2 {null.mean():.5f}, standard error "
+        f"{error:.5f}, {verdict} two standard errors."
     ]
-    if arguments.null:
-        null = null_seeds(arguments.null, *sizes)
-        error = null.std(ddof=1) / np.sqrt(null.size)
-        text += [
-            "",
-            f"No signal (returns permuted across cells, N=100), {null.size} seeds: mean predictive R2 "
-            f"{null.mean():.5f}, standard error {error:.5f}.",
-        ]
-    if arguments.ablation:
-        found = ablation_seeds(arguments.seeds, *sizes)
-        rows = []
-        for name in PROCESSES:
-            mine = np.array([row[3:] for row in found if row[0] == name])
-            worse = int((mine[:, 1] < mine[:, 0]).sum())
-            rows.append([name, str(PROCESSES[name][0]), spread(mine[:, 0]), spread(mine[:, 1]), worse])
-        text += ["", table(["ablation", "process", "all parts", "without", "seeds worse"], rows)]
-    load = os.getloadavg()[2]
-    text += [
-        "",
-        f"{machine('jax')}; {time.perf_counter() - began:,.0f} s of wall time, {cpu_seconds() - cpu:,.0f} s of "
-        f"processor time, on a machine shared with other work (load average {load:.0f}).",
-    ]
-    write_section("neurif_simulation", "\n".join(text))
+
+
+def ablation_table(seeds: int, epochs: int, members: int) -> list[str]:
+    """Every part on the process that has its feature."""
+    found = ablation_seeds(seeds, epochs, members)
+    rows = []
+    for name in PROCESSES:
+        mine = np.array([row[3:] for row in found if row[0] == name])
+        worse = f"{int((mine[:, 1] < mine[:, 0]).sum())} of {seeds}"
+        process, score = PROCESSES[name]
+        what = ", ".join(str(each) if key == "loadings" else key for key, each in process.items())
+        rows.append([name, what, SCORES[score], spread(mine[:, 0], 4), spread(mine[:, 1], 4), worse])
+    return ["N=150.", "", table(["ablation", "process", "R2", "all parts", "without", "worse"], rows)]
 
 
 if __name__ == "__main__":

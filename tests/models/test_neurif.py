@@ -51,7 +51,8 @@ from latentfactors.settings import make, selected
 from latentfactors.simulate import instrumented_panel
 
 TINY = {"n_factors": 2, "width": 8, "n_heads": 2, "temporal_layers": 1, "induced_points": 4, "window": 6}
-QUICK = {"epochs": 2, "batch": 8}
+# one program for most tests: the same sizes and members everywhere
+QUICK = {"epochs": 2, "batch": 8, "n_ensemble": 2}
 PARTS = {
     "default": {},
     "embedding": {"factor_mode": "embedding"},
@@ -88,7 +89,7 @@ def panel(truth):
 
 @pytest.fixture(scope="module")
 def model(panel):
-    return fitted(panel.between(0, 40), training={"n_ensemble": 2})
+    return fitted(panel.between(0, 40))
 
 
 # ------------------------------------------------------------------------ formulas against slow twins
@@ -268,7 +269,7 @@ def test_a_nonlinear_process_is_found_where_ipca_fails():
 
 def test_identified_in_every_mode(panel):
     for name, parts in PARTS.items():
-        found = fitted(panel.between(0, 40), **parts, training={"n_ensemble": 2})
+        found = fitted(panel.between(0, 40), **parts)
         state = found.extract(panel.between(0, 40))
         seen = panel.between(0, 40).observed
         b, f = state.measurement.loadings.rows()[seen], state.factor_returns
@@ -301,7 +302,7 @@ def test_where_premia_come_from(panel, model):
     assert np.isfinite(premia[40:]).all()
     assert "mean of the trained months' premia" in embedded.summary.warnings[0]
 
-    realized = fitted(panel.between(0, 40), factor_mode="realized")
+    realized = fitted(panel.between(0, 40), **PARTS["realized"])
     assert realized.extract(panel).native is None
     flow = LatentFactorForecastPipeline(
         model=NeurIFModel(realized.config), forecaster=NativeFactorForecaster(), mapper=NativeMapper()
@@ -321,8 +322,8 @@ def test_a_continuing_panel_is_read_like_the_whole(panel, model):
     assert np.array_equal(later.measurement.loadings.rows(), whole.measurement.loadings.rows()[rows:])
     with pytest.raises(GapError):
         model.extract(panel.between(44, 49))
-    aged = fitted(panel.between(0, 40), firm_encoding="listing_age")
-    np.testing.assert_array_equal(
+    aged = fitted(panel.between(0, 40), **PARTS["full"])
+    np.testing.assert_array_equal(  # ages go on counting
         aged.extract(panel.between(40, 49)).measurement.loadings.rows(),
         aged.extract(panel).measurement.loadings.rows()[rows:],
     )
