@@ -44,6 +44,8 @@ from latentfactors import (
     NativeFactorForecaster,
     NativeMapper,
     NeuralNetworkPredictor,
+    NeurIFConfig,
+    NeurIFModel,
     NowcastPredictor,
     ObservedFactorConfig,
     ObservedFactorModel,
@@ -496,6 +498,39 @@ CAE_CONFIGS = {
     ),
 }
 
+NEURIF_CONFIGS = {
+    "NeurIF": NeurIFConfig(
+        n_factors=2,
+        width=8,
+        n_heads=2,
+        temporal_layers=1,
+        induced_points=4,
+        window=6,
+        training=TrainingConfig(
+            epochs=4,
+            batch=8,
+            validation=8,
+            checkpoint_epochs=(2,),
+            default_checkpoint="best",
+            n_ensemble=2,
+        ),
+    ),
+    "NeurIF, linear limit": NeurIFConfig(
+        n_factors=2,
+        factor_mode="realized",
+        channel=None,
+        spatial=None,
+        residual_blocks=0,
+        ridge=0.0,
+        orthogonality=0.0,
+        width=8,
+        n_heads=2,
+        instruments=10.0,
+        # training starts at the least-squares answer: steps of Adam's full length would only leave it
+        training=TrainingConfig(epochs=2, batch=8, learning_rate=1e-5),
+    ),
+}
+CROSS_SECTION = "firms attend to all rows of their period, those without a value included"
 D2FM_CONFIGS = {
     "linear decoder": D2FMConfig(
         n_factors=2,
@@ -633,6 +668,25 @@ CASES: list[Case] = [
             tolerance=1e-4,
         )
         for name, config in CAE_CONFIGS.items()
+    ),
+    *(
+        Case(
+            name=name,
+            make=pipeline(
+                lambda config=config: NeurIFModel(config),
+                NativeFactorForecaster if config.factor_mode == "amortized" else None,
+            ),
+            panel=conditional_panel,
+            # the network moves loadings a little from where IPCA has them: no exact reconstruction with it
+            exact=exact_conditional if config.spatial is None else None,
+            exact_tolerance=1e-4,
+            declared=whitened_declared,
+            new_assets="forecast",
+            horizons=(1,) if config.factor_mode == "amortized" else (1, 2),
+            rows_matter=CROSS_SECTION if config.spatial else None,
+            tolerance=1e-4,
+        )
+        for name, config in NEURIF_CONFIGS.items()
     ),
     *(
         Case(

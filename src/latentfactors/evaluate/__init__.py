@@ -1,5 +1,6 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
+from latentfactors.evaluate.ablation import ablate, ablations, published_periods
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
 from latentfactors.evaluate.comparison import (
     CommonCells,
@@ -85,6 +86,8 @@ __all__ = [
     "SelectedPredictor",
     "SelectionConfig",
     "TangencyPath",
+    "ablate",
+    "ablations",
     "audit",
     "choose_by_bic",
     "clark_west",
@@ -112,6 +115,7 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "published_periods",
     "released_tables",
     "released_values",
     "search",
