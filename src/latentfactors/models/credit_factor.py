@@ -145,6 +145,8 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
     80
     """
 
+    sees = "categories"
+
     def update(self, panel: Panel) -> FitSummary:
         """Refit on training and new periods from the solution so far: the optimum of a refit in fewer sweeps.
 

@@ -151,6 +151,8 @@ class GraphFactorModel(LatentFactorModel[GraphFactorConfig, GraphFactorEstimates
     80
     """
 
+    sees = "categories"
+
     def _estimate(self, panel: Panel) -> tuple[GraphFactorEstimates, FitSummary]:
         config, training = self.config, read_training(panel, self.config)
         with threadpool_limits(limits=1, user_api="blas"):

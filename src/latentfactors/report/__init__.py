@@ -3,6 +3,8 @@
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
 figures           a plotly figure from a library result, one public function each (extra `report`)
+comparison_figures   R2 bars and the tests of all pairs (extra `report`)
+factor_figures    how many factors, their paths with bands, weights of an index, grids of R² (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
 page              what all pages share (extra `report`)
@@ -20,6 +22,13 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.comparison_figures import diebold_mariano_figure, r2_figure
+    from latentfactors.report.factor_figures import (
+        factor_bands_figure,
+        r_squared_heat_map,
+        scree_figure,
+        weights_figure,
+    )
     from latentfactors.report.figures import (
         calibration_figure,
         coverage_figure,
@@ -44,11 +53,17 @@ _HOMES = {
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
+    "diebold_mariano_figure": "comparison_figures",
     "group_loadings_figure": "risk_figures",
     "named_factors_figure": "risk_figures",
+    "r2_figure": "comparison_figures",
+    "factor_bands_figure": "factor_figures",
+    "r_squared_heat_map": "factor_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
+    "scree_figure": "factor_figures",
     "tangency_figure": "pricing_figures",
+    "weights_figure": "factor_figures",
     "write_risk_report": "risk_page",
 }
 
@@ -63,18 +78,24 @@ __all__ = [
     "calibration_figure",
     "correlations_figure",
     "coverage_figure",
+    "diebold_mariano_figure",
     "errors_figure",
+    "factor_bands_figure",
     "factors_figure",
     "fits_figure",
     "group_loadings_figure",
     "loadings_figure",
     "long_short_figure",
     "named_factors_figure",
+    "r2_figure",
+    "r_squared_heat_map",
     "read_run",
     "render_report",
     "render_risk_report",
     "risk_figure",
+    "scree_figure",
     "tangency_figure",
+    "weights_figure",
     "write_certificates",
     "write_report",
     "write_risk_report",
