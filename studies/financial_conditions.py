@@ -23,7 +23,7 @@ from latentfactors import (
     PTFAModel,
 )
 from latentfactors.evaluate import diebold_mariano
-from latentfactors.fred import fred_panel
+from latentfactors.readers.fred import fred_panel
 
 DAILY, VINTAGE = "fred_daily_1990_2026.csv.gz", "fred_md_2026-02.csv.gz"
 FIRST, LAST = np.datetime64("1990-02-28"), np.datetime64("2026-01-31")

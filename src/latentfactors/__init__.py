@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
+        Comparison,
         FactorSpaceComparison,
         GRSResult,
         MaximalSharpe,
@@ -30,9 +31,15 @@ if TYPE_CHECKING:
         PricedAssets,
         PureAlpha,
         RawColumns,
+        SearchResult,
+        SelectedPredictor,
+        SelectionConfig,
         TangencyPath,
         audit,
+        compare,
         compare_factor_spaces,
+        config_grid,
+        default_models,
         grs_test,
         managed_portfolio_r2,
         maximal_sharpe,
@@ -42,12 +49,12 @@ if TYPE_CHECKING:
         price_assets,
         pricing_table,
         pure_alpha,
+        search,
         sort_portfolios,
         tangency_path,
         tangency_weights,
         weights_table,
     )
-    from latentfactors.factor_files import read_liquidity_factors, read_q_factors
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -57,17 +64,6 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
-    from latentfactors.fred import fred_panel, read_fred_csv
-    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
-    from latentfactors.french import (
-        excess_panel,
-        french_sections,
-        read_french_csv,
-        read_french_factors,
-        read_french_risk_free,
-    )
-    from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
-    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.jobs import Job, JobResult, parse_job, read_job, run_job, write_job
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
@@ -80,6 +76,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
     from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -91,6 +88,9 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
+    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neuralforecast import NeuralForecastPredictor
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -117,6 +117,18 @@ if TYPE_CHECKING:
         winsorise,
         zscore,
     )
+    from latentfactors.readers.factor_files import read_liquidity_factors, read_q_factors
+    from latentfactors.readers.fred import fred_panel, read_fred_csv
+    from latentfactors.readers.fred_vintages import FredVintages, mixed_frequency_panel
+    from latentfactors.readers.french import (
+        excess_panel,
+        french_sections,
+        read_french_csv,
+        read_french_factors,
+        read_french_risk_free,
+    )
+    from latentfactors.readers.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
+    from latentfactors.readers.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.report import (
         Run,
         alphas_figure,
@@ -169,6 +181,7 @@ _HOMES = {
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",
+        "Comparison",
         "FactorSpaceComparison",
         "GRSResult",
         "MaximalSharpe",
@@ -176,9 +189,15 @@ _HOMES = {
         "PricedAssets",
         "PureAlpha",
         "RawColumns",
+        "SearchResult",
+        "SelectedPredictor",
+        "SelectionConfig",
         "TangencyPath",
         "audit",
+        "compare",
         "compare_factor_spaces",
+        "default_models",
+        "config_grid",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -188,12 +207,13 @@ _HOMES = {
         "price_assets",
         "pricing_table",
         "pure_alpha",
+        "search",
         "sort_portfolios",
         "tangency_path",
         "tangency_weights",
         "weights_table",
     ),
-    "factor_files": (
+    "readers.factor_files": (
         "read_liquidity_factors",
         "read_q_factors",
     ),
@@ -206,27 +226,27 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
-    "fred": (
+    "readers.fred": (
         "fred_panel",
         "read_fred_csv",
     ),
-    "fred_vintages": (
+    "readers.fred_vintages": (
         "FredVintages",
         "mixed_frequency_panel",
     ),
-    "french": (
+    "readers.french": (
         "excess_panel",
         "french_sections",
         "read_french_csv",
         "read_french_factors",
         "read_french_risk_free",
     ),
-    "french_panel": (
+    "readers.french_panel": (
         "FRENCH_SORTS",
         "french_characteristic_panel",
         "momentum_spread",
     ),
-    "goyal_welch": (
+    "readers.goyal_welch": (
         "equity_premium_panel",
         "read_goyal_welch",
     ),
@@ -258,6 +278,10 @@ _HOMES = {
         "CreditFactorConfig",
         "CreditFactorModel",
     ),
+    "models.d2fm": (
+        "D2FMConfig",
+        "D2FMModel",
+    ),
     "models.dfm": (
         "DFMConfig",
         "DynamicFactorModel",
@@ -280,6 +304,15 @@ _HOMES = {
     "models.ipca": (
         "IPCAConfig",
         "IPCAModel",
+    ),
+    "models.learners": (
+        "GradientBoostingPredictor",
+        "NeuralNetworkPredictor",
+    ),
+    "models.neuralforecast": ("NeuralForecastPredictor",),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
     ),
     "models.observed": (
         "ObservedFactorConfig",
