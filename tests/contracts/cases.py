@@ -438,6 +438,15 @@ PTFA_CONFIGS = {
         parameter_uncertainty=Bootstrap(3),
     ),
     "dynamics": PTFAConfig(n_factors=2, targets=TARGETS, dynamics=VAR(1), tolerance=1e-9),
+    "dynamics, lead 2, imposed weight, bootstrap": PTFAConfig(
+        n_factors=2,
+        targets=TARGETS,
+        lead=2,
+        dynamics=VAR(1),
+        target_weight=1.5,
+        parameter_uncertainty=Bootstrap(n_draws=3, seed=2),
+        tolerance=1e-9,
+    ),
 }
 
 IPCA_CONFIGS = {
@@ -694,7 +703,7 @@ CASES: list[Case] = [
             make=pipeline(lambda config=config: PTFAModel(config), NativeFactorForecaster, NativeMapper),
             declared=targeted_declared,
             shifts=True,
-            horizons=(0, 1, 2) if config.dynamics else (config.lead,),
+            horizons=tuple(range(config.lead, 3)) if config.dynamics else (config.lead,),
             targets=TARGETS,
             # a state-space fit is compared at the tolerance of its iteration
             tolerance=1e-6 if config.dynamics else 1e-8,
