@@ -38,6 +38,7 @@ class BlockForecast:
     expected_values, variance, weights, reconstruction : (R_block,) or None
     sdf : (T_block,) or None
     factors : (S, K) or None, over the training periods and the block, at factor_times (S,)
+    loadings : (R_block, K) or None, only where `walk_forward` was told to keep them
     summary : FitSummary
     fit_seconds, predict_seconds : wall time
     """
@@ -53,6 +54,7 @@ class BlockForecast:
     summary: FitSummary
     fit_seconds: float
     predict_seconds: float
+    loadings: FloatArray | None = None
 
     def __post_init__(self) -> None:
         freeze(self)
@@ -227,13 +229,47 @@ class WalkForwardResult:
 
     def factor_paths(self) -> tuple[FactorPath, ...]:
         """Factors of every refit, each put in the order and signs of the one before; nothing is averaged."""
-        paths: list[FactorPath] = []
-        for block in self.blocks:
+        return tuple(path for path, _, _ in self._aligned_paths().values())
+
+    def loadings(self) -> FloatArray:
+        """(R, K) loadings of the panel's rows, each by the refit that forecast the row; NaN elsewhere.
+
+        Put in the order and signs of `factor_paths`. Row p's were known at p-1.
+
+        Raises
+        ------
+        MissingCapabilityError
+            The predictor has no loadings, `walk_forward` was not told to keep them, or splits are vintages
+            with panels of their own.
+        """
+        paths = self._aligned_paths()
+        kept = [(split, self.blocks[i], *paths[i][1:]) for i, split in enumerate(self.splits) if i in paths]
+        found: FloatArray | None = None
+        for split, block, order, signs in kept:
+            source, start, stop = split.block(self.panel)
+            if block is None or block.loadings is None or source is not self.panel:
+                continue
+            if found is None:
+                found = np.full((self.panel.n_rows, block.loadings.shape[1]), np.nan)
+            rows = slice(int(source.offsets[start]), int(source.offsets[stop]))
+            found[rows] = block.loadings[:, order] * signs
+        if found is None:
+            raise MissingCapabilityError(
+                f"no loadings were kept of {self.predictor}: run walk_forward(..., keep_loadings=True) "
+                "with a pipeline, on splits of one panel"
+            )
+        return found
+
+    def _aligned_paths(self) -> dict[int, tuple[FactorPath, npt.NDArray[np.int64], FloatArray]]:
+        """Position of a split -> its factors, ordered and signed like those before, and how."""
+        found: dict[int, tuple[FactorPath, npt.NDArray[np.int64], FloatArray]] = {}
+        former: FactorPath | None = None
+        for position, block in enumerate(self.blocks):
             if block is None or block.factors is None or block.factor_times is None:
                 continue
-            values = block.factors
-            if paths:
-                former = paths[-1]
+            values, n_factors = block.factors, block.factors.shape[1]
+            order, signs = np.arange(n_factors), np.ones(n_factors)
+            if former is not None:
                 _, here, there = np.intersect1d(block.factor_times, former.times, return_indices=True)
                 common = np.isfinite(values[here]).all(axis=1) & np.isfinite(former.values[there]).all(axis=1)
                 if common.sum() > 1:
@@ -241,8 +277,9 @@ class WalkForwardResult:
                         values[here][common], former.values[there][common]
                     )
                     values = values[:, order] * signs
-            paths.append(FactorPath(times=block.factor_times, values=values, names=block.factor_names))
-        return tuple(paths)
+            former = FactorPath(times=block.factor_times, values=values, names=block.factor_names)
+            found[position] = (former, order, signs)
+        return found
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write predictions.parquet (or weights.parquet) and manifest.json into a directory."""

@@ -2,6 +2,7 @@
 
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
+factor_figures    learned factors over time, with macro series, by characteristic (extra `report`)
 figures           a plotly figure from a library result, one public function each (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
@@ -20,6 +21,12 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.factor_figures import (
+        learned_factors_figure,
+        loading_portfolios_figure,
+        loading_profiles_figure,
+        macro_correlations_figure,
+    )
     from latentfactors.report.figures import (
         calibration_figure,
         coverage_figure,
@@ -45,6 +52,10 @@ _HOMES = {
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
     "group_loadings_figure": "risk_figures",
+    "learned_factors_figure": "factor_figures",
+    "loading_portfolios_figure": "factor_figures",
+    "loading_profiles_figure": "factor_figures",
+    "macro_correlations_figure": "factor_figures",
     "named_factors_figure": "risk_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
@@ -67,8 +78,12 @@ __all__ = [
     "factors_figure",
     "fits_figure",
     "group_loadings_figure",
+    "learned_factors_figure",
+    "loading_portfolios_figure",
+    "loading_profiles_figure",
     "loadings_figure",
     "long_short_figure",
+    "macro_correlations_figure",
     "named_factors_figure",
     "read_run",
     "render_report",
