@@ -246,7 +246,8 @@ def loading_profiles(state: LatentFactorState, panel: Panel, *, n_quantiles: int
     ):
         raise PanelMismatchError(f"the state's rows are not the panel's: {index!r} and {panel!r}")
     loadings = state.measurement.loadings.rows()
-    seen = np.isfinite(loadings).all(axis=1) & np.isfinite(panel.characteristics).all(axis=1)
+    finite = np.isfinite(np.column_stack([loadings, panel.characteristics]))
+    seen: npt.NDArray[np.bool_] = np.all(finite, axis=1)
     if not seen.any():
         raise InsufficientDataError("no row has both loadings and characteristics")
     z = panel.characteristics.astype(np.float64)
