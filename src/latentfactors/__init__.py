@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
+        Comparison,
         FactorSpaceComparison,
         FamaMacBeth,
         GRSResult,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
         PricedAssets,
         PureAlpha,
         RawColumns,
+        SearchResult,
+        SelectedPredictor,
+        SelectionConfig,
         SharpeComparison,
         SpanningTest,
         TangencyPath,
@@ -42,8 +46,11 @@ if TYPE_CHECKING:
         anomaly_table,
         audit,
         characteristic_premia,
+        compare,
         compare_factor_spaces,
         compare_sharpe,
+        config_grid,
+        default_models,
         fama_macbeth,
         grs_test,
         hj_distance,
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
         price_assets,
         pricing_table,
         pure_alpha,
+        search,
         sort_on_loadings,
         sort_portfolios,
         spanning_test,
@@ -66,7 +74,6 @@ if TYPE_CHECKING:
         two_pass,
         weights_table,
     )
-    from latentfactors.factor_files import read_liquidity_factors, read_q_factors
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -76,17 +83,6 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
-    from latentfactors.fred import fred_panel, read_fred_csv
-    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
-    from latentfactors.french import (
-        excess_panel,
-        french_sections,
-        read_french_csv,
-        read_french_factors,
-        read_french_risk_free,
-    )
-    from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
-    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.jobs import Job, JobResult, parse_job, read_job, run_job, write_job
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
@@ -99,6 +95,7 @@ if TYPE_CHECKING:
     from latentfactors.models.autoregressive import AutoregressivePredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
     from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
     from latentfactors.models.direct import (
         CrossSectionalOLSPredictor,
@@ -110,6 +107,9 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
+    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neuralforecast import NeuralForecastPredictor
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -136,6 +136,18 @@ if TYPE_CHECKING:
         winsorise,
         zscore,
     )
+    from latentfactors.readers.factor_files import read_liquidity_factors, read_q_factors
+    from latentfactors.readers.fred import fred_panel, read_fred_csv
+    from latentfactors.readers.fred_vintages import FredVintages, mixed_frequency_panel
+    from latentfactors.readers.french import (
+        excess_panel,
+        french_sections,
+        read_french_csv,
+        read_french_factors,
+        read_french_risk_free,
+    )
+    from latentfactors.readers.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
+    from latentfactors.readers.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.report import (
         Run,
         alphas_figure,
@@ -192,6 +204,7 @@ _HOMES = {
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",
+        "Comparison",
         "FactorSpaceComparison",
         "FamaMacBeth",
         "GRSResult",
@@ -206,6 +219,9 @@ _HOMES = {
         "RawColumns",
         "SharpeComparison",
         "SpanningTest",
+        "SearchResult",
+        "SelectedPredictor",
+        "SelectionConfig",
         "TangencyPath",
         "TwoPass",
         "anomaly_table",
@@ -214,6 +230,9 @@ _HOMES = {
         "compare_factor_spaces",
         "compare_sharpe",
         "fama_macbeth",
+        "compare",
+        "default_models",
+        "config_grid",
         "grs_test",
         "hj_distance",
         "loading_profiles",
@@ -228,6 +247,7 @@ _HOMES = {
         "pricing_table",
         "pure_alpha",
         "sort_on_loadings",
+        "search",
         "sort_portfolios",
         "spanning_test",
         "tangency_path",
@@ -235,7 +255,7 @@ _HOMES = {
         "two_pass",
         "weights_table",
     ),
-    "factor_files": (
+    "readers.factor_files": (
         "read_liquidity_factors",
         "read_q_factors",
     ),
@@ -248,27 +268,27 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
-    "fred": (
+    "readers.fred": (
         "fred_panel",
         "read_fred_csv",
     ),
-    "fred_vintages": (
+    "readers.fred_vintages": (
         "FredVintages",
         "mixed_frequency_panel",
     ),
-    "french": (
+    "readers.french": (
         "excess_panel",
         "french_sections",
         "read_french_csv",
         "read_french_factors",
         "read_french_risk_free",
     ),
-    "french_panel": (
+    "readers.french_panel": (
         "FRENCH_SORTS",
         "french_characteristic_panel",
         "momentum_spread",
     ),
-    "goyal_welch": (
+    "readers.goyal_welch": (
         "equity_premium_panel",
         "read_goyal_welch",
     ),
@@ -300,6 +320,10 @@ _HOMES = {
         "CreditFactorConfig",
         "CreditFactorModel",
     ),
+    "models.d2fm": (
+        "D2FMConfig",
+        "D2FMModel",
+    ),
     "models.dfm": (
         "DFMConfig",
         "DynamicFactorModel",
@@ -322,6 +346,15 @@ _HOMES = {
     "models.ipca": (
         "IPCAConfig",
         "IPCAModel",
+    ),
+    "models.learners": (
+        "GradientBoostingPredictor",
+        "NeuralNetworkPredictor",
+    ),
+    "models.neuralforecast": ("NeuralForecastPredictor",),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
     ),
     "models.observed": (
         "ObservedFactorConfig",

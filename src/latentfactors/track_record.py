@@ -21,7 +21,7 @@ from latentfactors.panel import Panel
 from latentfactors.results import AssetForecastResult, AssetWeightsResult
 from latentfactors.rows import RowIndex
 from latentfactors.splits import Split, VintageSplit
-from latentfactors.state import FitSummary
+from latentfactors.state import FitSummary, latent_names
 
 __all__ = ["BlockForecast", "FactorPath", "SplitFailure", "TrackRecord", "WalkForwardResult"]
 
@@ -70,11 +70,20 @@ class SplitFailure:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FactorPath:
-    """Factors of one refit, ordered and signed like the refit before it: times (S,), values (S, K)."""
+    """Factors of one refit, named, ordered and signed like the refit before it: times (S,), values (S, K)."""
 
     times: npt.NDArray[Any]
     values: FloatArray
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Aligned:
+    """A refit's path, and for each of its columns the block's own column (-1: none) and its sign."""
+
+    path: FactorPath
+    columns: npt.NDArray[np.int64]
+    signs: FloatArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -228,13 +237,17 @@ class WalkForwardResult:
         return _as_backend(pl.concat(frames), backend)
 
     def factor_paths(self) -> tuple[FactorPath, ...]:
-        """Factors of every refit, each put in the order and signs of the one before; nothing is averaged."""
-        return tuple(path for path, _, _ in self._aligned_paths().values())
+        """Factors of every refit under one tuple of names; nothing is averaged.
+
+        Named factors (`market`, `country=FR`) are joined by name, NaN where a refit has no such factor;
+        latent ones (F1, F2, ...) are put in the order and signs of the refit before.
+        """
+        return tuple(each.path for each in self._aligned().values())
 
     def loadings(self) -> FloatArray:
         """(R, K) loadings of the panel's rows, each by the refit that forecast the row; NaN elsewhere.
 
-        Put in the order and signs of `factor_paths`. Row p's were known at p-1.
+        Columns, order and signs are those of `factor_paths`. Row p's were known at p-1.
 
         Raises
         ------
@@ -242,17 +255,17 @@ class WalkForwardResult:
             The predictor has no loadings, `walk_forward` was not told to keep them, or splits are vintages
             with panels of their own.
         """
-        paths = self._aligned_paths()
-        kept = [(split, self.blocks[i], *paths[i][1:]) for i, split in enumerate(self.splits) if i in paths]
         found: FloatArray | None = None
-        for split, block, order, signs in kept:
-            source, start, stop = split.block(self.panel)
+        for position, aligned in self._aligned().items():
+            source, start, stop = self.splits[position].block(self.panel)
+            block = self.blocks[position]
             if block is None or block.loadings is None or source is not self.panel:
                 continue
             if found is None:
-                found = np.full((self.panel.n_rows, block.loadings.shape[1]), np.nan)
+                found = np.full((self.panel.n_rows, len(aligned.path.names)), np.nan)
             rows = slice(int(source.offsets[start]), int(source.offsets[stop]))
-            found[rows] = block.loadings[:, order] * signs
+            has = aligned.columns >= 0
+            found[rows, has] = block.loadings[:, aligned.columns[has]] * aligned.signs[has]
         if found is None:
             raise MissingCapabilityError(
                 f"no loadings were kept of {self.predictor}: run walk_forward(..., keep_loadings=True) "
@@ -260,25 +273,34 @@ class WalkForwardResult:
             )
         return found
 
-    def _aligned_paths(self) -> dict[int, tuple[FactorPath, npt.NDArray[np.int64], FloatArray]]:
-        """Position of a split -> its factors, ordered and signed like those before, and how."""
-        found: dict[int, tuple[FactorPath, npt.NDArray[np.int64], FloatArray]] = {}
+    def _aligned(self) -> dict[int, _Aligned]:
+        """Position of a split -> its factors under the common names, and where each came from."""
+        blocks = [each for each in self.blocks if each is not None and each.factors is not None]
+        names = tuple(dict.fromkeys(name for each in blocks for name in each.factor_names))
+        latent = latent_names(names)
+        found: dict[int, _Aligned] = {}
         former: FactorPath | None = None
         for position, block in enumerate(self.blocks):
             if block is None or block.factors is None or block.factor_times is None:
                 continue
-            values, n_factors = block.factors, block.factors.shape[1]
-            order, signs = np.arange(n_factors), np.ones(n_factors)
-            if former is not None:
+            values = np.full((len(block.factor_times), len(names)), np.nan)
+            columns, turned = np.full(len(names), -1), np.ones(len(names))
+            columns[[names.index(name) for name in block.factor_names]] = np.arange(len(block.factor_names))
+            values[:, columns >= 0] = block.factors[:, columns[columns >= 0]]
+            if former is not None and latent.any():
                 _, here, there = np.intersect1d(block.factor_times, former.times, return_indices=True)
-                common = np.isfinite(values[here]).all(axis=1) & np.isfinite(former.values[there]).all(axis=1)
-                if common.sum() > 1:
+                mine, before = values[here], former.values[there]
+                own = np.flatnonzero(latent & np.isfinite(values).any(axis=0))
+                theirs = np.flatnonzero(latent & np.isfinite(former.values).any(axis=0))
+                common = np.isfinite(mine[:, own]).all(axis=1) & np.isfinite(before[:, theirs]).all(axis=1)
+                if common.sum() > 1 and own.size and theirs.size:
                     order, signs = match_signed_permutation(
-                        values[here][common], former.values[there][common]
+                        mine[np.ix_(common, own)], before[np.ix_(common, theirs)]
                     )
-                    values = values[:, order] * signs
-            former = FactorPath(times=block.factor_times, values=values, names=block.factor_names)
-            found[position] = (former, order, signs)
+                    values[:, own] = values[:, own[order]] * signs
+                    columns[own], turned[own] = columns[own[order]], signs
+            former = FactorPath(times=block.factor_times, values=values, names=names)
+            found[position] = _Aligned(path=former, columns=columns, signs=turned)
         return found
 
     def save(self, directory: str | Path) -> list[Path]:

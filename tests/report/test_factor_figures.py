@@ -1,77 +1,67 @@
-"""What the figures of learned factors show is what the results hold."""
+"""Figures of factors show the numbers of the results they are given."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from latentfactors import IPCAConfig, IPCAModel
-from latentfactors.errors import ConfigurationError
-from latentfactors.evaluate import LoadingProfiles, MacroCorrelations, loading_profiles, sort_on_loadings
-from latentfactors.report import factor_figures
-from latentfactors.simulate import characteristic_panel
+pytest.importorskip("plotly")
+
+from latentfactors import PTFAConfig, PTFAModel, report
+from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.evaluate import number_of_factors
+from latentfactors.models.pca import PCAConfig, PCAModel
+from latentfactors.simulate import static_panel, targeted_panel
 
 
-@pytest.fixture(scope="module")
-def panel():
-    return characteristic_panel(n_periods=90, n_assets=40, n_factors=2, seed=2).panel
+def test_scree_and_what_the_criteria_say():
+    counts = number_of_factors(static_panel(n_periods=80, n_assets=30, n_factors=3, seed=1).panel)
+    bars, marks = report.scree_figure(counts, most=12).data
+    np.testing.assert_allclose(bars.y, 100 * counts.eigenvalues[:12])
+    assert dict(zip(marks.y, marks.x, strict=True)) == dict(counts.chosen)
 
 
-@pytest.fixture(scope="module")
-def state(panel):
-    model = IPCAModel(IPCAConfig(n_factors=2))
-    model.fit(panel.between(0, 60))
-    return model.extract(panel)
+def test_bands_hold_the_true_factor_as_often_as_they_say():
+    truth = targeted_panel(400, 10, 3, 1, seed=3)
+    model = PTFAModel(PTFAConfig(n_factors=1, targets=tuple(truth.panel.assets[10:].tolist())))
+    model.fit(truth.panel)
+    state = model.extract(truth.panel)
+    band, line = report.factor_bands_figure(state, level=0.9).data
+    np.testing.assert_allclose(line.y, state.factor_returns[:, 0])
+    half = (np.array(band.y)[:400] - np.array(line.y)) / 1.6448536269514722
+    np.testing.assert_allclose(half, np.sqrt(state.factors.covariance[:, 0, 0]), rtol=1e-6)
+    f = truth.factors[:, 0] * np.sign(np.corrcoef(truth.factors[:, 0], line.y)[0, 1])
+    inside = np.abs(f - line.y) <= half * 1.6448536269514722
+    assert 0.85 < inside.mean() < 0.95
+    with pytest.raises(ConfigurationError, match="level"):
+        report.factor_bands_figure(state, level=1.0)
+    with pytest.raises(ConfigurationError, match="no f9"):
+        report.factor_bands_figure(state, factors=["f9"])
+    plain = PCAModel(PCAConfig(n_factors=1))
+    plain.fit(truth.panel)
+    with pytest.raises(InsufficientDataError, match="covariance"):
+        report.factor_bands_figure(plain.extract(truth.panel))
 
 
-def test_learned_factors(panel, state):
-    figure = factor_figures.learned_factors_figure(state, cumulative=False)
-    f = state.factor_returns
-    for k, line in enumerate(figure.data):
-        np.testing.assert_allclose(line.y, f[:, k] / f[:, k].std())
-    added = factor_figures.learned_factors_figure(state)
-    np.testing.assert_allclose(added.data[1].y[-1], f[:, 1].sum() / f[:, 1].std())
-    assert added.layout.shapes[-1].x0 == str(state.fit_span.end)  # the end of training
-    spreads = sort_on_loadings(state, panel, n_quantiles=5)
-    assert len(factor_figures.learned_factors_figure(spreads).layout.shapes) == 1
+def test_weights_are_sorted_by_size_and_share_their_axis():
+    one, two = report.weights_figure(
+        {"a": {"spread": -0.6, "yield": 0.1, "volatility": 0.3}, "b": {"spread": 0.2, "yield": 0.5}}
+    ).data
+    assert list(one.y) == list(two.y) == ["yield", "volatility", "spread"]
+    assert list(one.x) == [0.1, 0.3, -0.6]
+    assert two.x[0] == 0.5
+    assert np.isnan(two.x[1])
+    with pytest.raises(InsufficientDataError, match="at least one"):
+        report.weights_figure({})
 
 
-def test_many_series_stand_in_lines():
-    rng = np.random.default_rng(0)
-    values = rng.uniform(-1, 1, size=(2, 15))
-    values[0, 3] = np.nan
-    found = MacroCorrelations(
-        values=values, t_statistics=10 * values, n_periods=np.full((2, 15), 200),
-        factor_names=("F1", "<b>"), series_names=tuple(f"s{m}" for m in range(15)),
-    )  # fmt: skip
-    heat = factor_figures.macro_correlations_figure(found).data[0]
-    np.testing.assert_array_equal(heat.z, values.T)
-    assert list(heat.x) == ["F1", "&lt;b&gt;"]
-    assert heat.text[3][0] == ""
-    starred = np.array([[cell.endswith("*") for cell in line] for line in heat.text])
-    np.testing.assert_array_equal(starred, np.nan_to_num(np.abs(10 * values.T)) > 3)
-
-
-def test_profiles_show_the_largest_or_the_chosen(panel, state):
-    found = loading_profiles(state, panel, n_quantiles=5)
-    name = panel.characteristic_names[2]
-    figure = factor_figures.loading_profiles_figure(found, characteristics=[name])
-    assert [line.name for line in figure.data] == ["F1", "F2"]
-    np.testing.assert_array_equal(figure.data[1].y, found.averages[2, :, 1])
-    many = LoadingProfiles(
-        averages=np.arange(20.0)[:, None, None] * np.array([[0.0], [1.0]]), slopes=np.ones((20, 1)),
-        names=tuple(f"c{j}" for j in range(20)), factor_names=("F1",),
-    )  # fmt: skip
-    shown = factor_figures.loading_profiles_figure(many)
-    assert len(shown.data) == 12
-    assert [note.text for note in shown.layout.annotations] == [f"c{j}" for j in range(8, 20)]
-    with pytest.raises(ConfigurationError, match="'nothing'"):
-        factor_figures.loading_profiles_figure(found, characteristics=["nothing"])
-    with pytest.raises(ConfigurationError, match="'F9'"):
-        factor_figures.loading_profiles_figure(found, factor="F9")
-
-
-def test_portfolios_add_up(panel, state):
-    found = sort_on_loadings(state, panel, n_quantiles=5)
-    figure = factor_figures.loading_portfolios_figure(found)
-    lines = [line for line in figure.data if line.name in found.names]
-    np.testing.assert_allclose(lines[1].y, 100 * np.nancumsum(found.long_short[:, 1]))
-    assert "by loading" in figure.layout.title.text
+def test_heat_map_of_a_grid_and_of_differences():
+    grid = np.array([[0.4, np.nan], [0.1, -0.25]])
+    (plain,) = report.r_squared_heat_map(grid, ["a", "b"], ["c", "d"], title="R²").data
+    np.testing.assert_array_equal(plain.z, grid)
+    assert plain.zmin == 0.0
+    assert [list(line) for line in plain.text] == [["0.40", ""], ["0.10", "−0.25"]]
+    (gap,) = report.r_squared_heat_map(grid, ["a", "b"], ["c", "d"], title="", difference=True).data
+    assert (gap.zmin, gap.zmax) == (-0.4, 0.4)
+    with pytest.raises(ConfigurationError, match="labels make"):
+        report.r_squared_heat_map(grid, ["a"], ["c", "d"], title="")

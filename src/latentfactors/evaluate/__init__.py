@@ -2,7 +2,14 @@
 
 from latentfactors.evaluate.anomalies import anomaly_table, price_anomalies
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.comparison import (
+    CommonCells,
+    Comparison,
+    DieboldMarianoTable,
+    diebold_mariano_table,
+)
 from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
+from latentfactors.evaluate.contenders import Contenders, default_models
 from latentfactors.evaluate.density_tests import (
     CoverageTests,
     DensityEvaluation,
@@ -37,7 +44,14 @@ from latentfactors.evaluate.n_factors import (
     fill_by_factors,
     number_of_factors,
 )
-from latentfactors.evaluate.nowcasts import NowcastRecord, nowcast_record, nowcast_table, released_values
+from latentfactors.evaluate.nowcasts import (
+    NowcastRecord,
+    nowcast_record,
+    nowcast_records,
+    nowcast_table,
+    released_tables,
+    released_values,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
@@ -49,7 +63,11 @@ from latentfactors.evaluate.pricing_tests import (
     tangency_weights,
 )
 from latentfactors.evaluate.risk_premia import FamaMacBeth, characteristic_premia, fama_macbeth
+from latentfactors.evaluate.search import SearchResult, config_grid, search
+from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
+from latentfactors.evaluate.series_nowcasts import series_nowcast_summary, series_nowcast_table
 from latentfactors.evaluate.sharpe_comparison import SharpeComparison, compare_sharpe
+from latentfactors.evaluate.side_by_side import compare
 from latentfactors.evaluate.spanning import SpanningTest, spanning_test
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.evaluate.tangency import TangencyPath, tangency_path
@@ -58,9 +76,13 @@ from latentfactors.evaluate.two_pass_premia import TwoPass, two_pass
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "CommonCells",
+    "Comparison",
     "ConfidenceSet",
+    "Contenders",
     "CoverageTests",
     "DensityEvaluation",
+    "DieboldMarianoTable",
     "EqualAccuracyTest",
     "FactorCounts",
     "FactorSpaceComparison",
@@ -79,6 +101,9 @@ __all__ = [
     "RawColumns",
     "SharpeComparison",
     "SpanningTest",
+    "SearchResult",
+    "SelectedPredictor",
+    "SelectionConfig",
     "TangencyPath",
     "TwoPass",
     "anomaly_table",
@@ -88,9 +113,13 @@ __all__ = [
     "clark_west",
     "compare_factor_spaces",
     "compare_sharpe",
+    "compare",
+    "default_models",
+    "config_grid",
     "density_evaluation",
     "fama_macbeth",
     "diebold_mariano",
+    "diebold_mariano_table",
     "fill_by_factors",
     "giacomini_white",
     "grs_test",
@@ -103,6 +132,7 @@ __all__ = [
     "metrics_table",
     "model_confidence_set",
     "nowcast_record",
+    "nowcast_records",
     "nowcast_table",
     "number_of_factors",
     "performance",
@@ -111,8 +141,12 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "released_tables",
     "released_values",
     "sort_on_loadings",
+    "search",
+    "series_nowcast_summary",
+    "series_nowcast_table",
     "sort_portfolios",
     "spanning_test",
     "tangency_path",

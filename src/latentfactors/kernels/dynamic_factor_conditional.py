@@ -123,7 +123,7 @@ def completed(
     r = parameters.loadings.shape[1]
     common = means[pattern.lead :, :r] @ parameters.loadings.T
     residual = values - common
-    out = common + np.where(np.isfinite(residual), residual, _bridge(residual, parameters.persistence))
+    out = common + np.where(np.isfinite(residual), residual, bridge(residual, parameters.persistence))
     for k, series in enumerate(pattern.low):
         own = means[:, :r] @ parameters.loadings[series] + means[:, r + k]
         total = np.zeros(values.shape[0])
@@ -133,7 +133,7 @@ def completed(
     return np.where(np.isfinite(values), values, out)
 
 
-def _bridge(residual: FloatArray, persistence: FloatArray) -> FloatArray:
+def bridge(residual: FloatArray, persistence: FloatArray) -> FloatArray:
     """Means of stationary AR(1) paths (T, n) given their observed points."""
     n_periods = residual.shape[0]
     seen, order = np.isfinite(residual), np.arange(n_periods)[:, None]

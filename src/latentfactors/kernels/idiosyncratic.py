@@ -44,15 +44,34 @@ def idiosyncratic_step(
     smallest_variance: float,
 ) -> DynamicFactorParameters:
     """The pair (phi, s) of every series that maximises its expected log-likelihood."""
+    persistence, variance = autoregress(
+        moments,
+        autoregressive=autoregressive,
+        smallest_variance=smallest_variance,
+        start=parameters.persistence,
+    )
+    if not autoregressive:
+        return replace(parameters, variance=variance)
+    return replace(parameters, persistence=persistence, variance=variance)
+
+
+def autoregress(
+    moments: ResidualMoments,
+    *,
+    autoregressive: bool,
+    smallest_variance: float,
+    start: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(phi, s), each (n,), from moments; phi = 0 for iid terms. A `start` is left only for a better pair."""
     n_all = np.maximum(moments.n_first + moments.count.sum(axis=1), 1.0)
+    persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
     if not autoregressive:
         # a first observation, an aggregate's latent series: with phi = 0 all terms are squares of e_t
         total = moments.first + moments.now.sum(axis=1)
-        return replace(parameters, variance=np.maximum(total / n_all, smallest_variance))
-    persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
-    old = np.clip(parameters.persistence, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
+        return persistence, np.maximum(total / n_all, smallest_variance)
+    old = np.zeros_like(n_all) if start is None else start
     _search(
-        old,
+        np.clip(old, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE),
         moments.gaps,
         moments.first,
         moments.n_first,
@@ -66,7 +85,7 @@ def idiosyncratic_step(
         persistence,
         variance,
     )
-    return replace(parameters, persistence=persistence, variance=variance)
+    return persistence, variance
 
 
 @njit(cache=True)

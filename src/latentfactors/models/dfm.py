@@ -25,23 +25,26 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
-from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
+from latentfactors.conditional import Cell, ConditionalLaw
 from latentfactors.dynamic_series import (
     Block,
-    DynamicForecasts,
     masked_periods,
     model_structure,
     training_series,
+)
+from latentfactors.dynamic_states import (
+    filtered_state,
+    linear_conditional,
+    linear_expected_values,
+    smoothed_state,
 )
 from latentfactors.errors import ConfigurationError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import (
     DynamicFactorParameters,
-    expectation,
     observation_pattern,
 )
-from latentfactors.kernels.dynamic_factor_conditional import cell_law, completed
 from latentfactors.kernels.dynamic_factor_em import (
     SMALLEST_VARIANCE,
     DynamicFactorFit,
@@ -50,10 +53,9 @@ from latentfactors.kernels.dynamic_factor_em import (
     fit_dynamic_factor,
     start_parameters,
 )
-from latentfactors.kernels.dynamic_factor_forecast import filter_sequence
-from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
-from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
+from latentfactors.state import FitSummary, LatentFactorState
 from latentfactors.targeting import wide_series
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
@@ -245,45 +247,24 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
         return estimates, _summarise(fit, structure, values, labels, (*warnings, *remarks))
 
     def _extract(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        values, before = estimates.read(panel)
-        filtered = filter_sequence(
-            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
+        return filtered_state(
+            panel,
+            estimates,
+            self.config.factor_names,
+            self.fitted.span,
+            type(self).__name__,
+            autoregressive=self.config.autoregressive,
         )
-        r = estimates.loadings.shape[1]
-        factors = Factors(
-            values=filtered.mean[before:, 0, :r],
-            covariance=filtered.covariance[before:, :r, :r],
-            names=self.config.factor_names,
-            information="filtered",
-        )
-        native = DynamicForecasts(
-            index=panel.index,
-            series=estimates.series,
-            location=estimates.location,
-            scale=estimates.scale,
-            parameters=estimates.parameters,
-            filtered=filtered,
-            before=before,
-        )
-        return self._state(panel, estimates, factors, native)
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        values, before = estimates.read(panel)
-        pattern = observation_pattern(
-            values,
+        return smoothed_state(
+            panel,
+            estimates,
+            self.config.factor_names,
+            self.fitted.span,
+            type(self).__name__,
             autoregressive=self.config.autoregressive,
-            lags=self.config.factor_lags,
-            weights=estimates.weights,
         )
-        expected = expectation(estimates.parameters, pattern)
-        r, first = estimates.loadings.shape[1], before + pattern.lead
-        factors = Factors(
-            values=expected.means[first:, :r],
-            covariance=expected.covariances[first:, 0, :r, :r],
-            names=self.config.factor_names,
-            information="smoothed",
-        )
-        return self._state(panel, estimates, factors, None)
 
     def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
         """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
@@ -303,73 +284,14 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             Before `fit`; a series that training did not know; a period outside the panel; no cells.
         """
         self._check_panel(panel)
-        estimates = self.estimates
-        values, before = estimates.read(panel)
-        places = locate_cells(panel, cells, estimates.series, "DynamicFactorModel")
-        law = cell_law(
-            values,
-            estimates.parameters,
-            estimates.weights,
-            [(before + period, series) for period, series in places],
-            autoregressive=self.config.autoregressive,
-        )
-        columns = np.array([series for _, series in places])
-        scale = estimates.scale[columns]
-        per_value = scale[:, None, None] * law.weights[:, before:] / estimates.scale
-        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
-        by_row = per_value[:, panel.index.period_codes, np.maximum(known, 0)]
-        return ConditionalLaw(
-            mean=estimates.location[columns] + scale * law.mean,
-            covariance=law.covariance * np.outer(scale, scale),
-            weights=np.where(known >= 0, by_row, 0.0),
+        return linear_conditional(
+            panel, self.estimates, cells, type(self).__name__, autoregressive=self.config.autoregressive
         )
 
     def expected_values(self, panel: Panel) -> FloatArray:
         """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
         self._check_panel(panel)
-        estimates = self.estimates
-        values, before = estimates.read(panel)
-        filled = completed(
-            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
-        )[before:]
-        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
-        by_row = (estimates.location + estimates.scale * filled)[
-            panel.index.period_codes, np.maximum(known, 0)
-        ]
-        return np.where(known >= 0, np.where(panel.observed, panel.values, by_row), np.nan)
-
-    def _state(
-        self, panel: Panel, estimates: DFMEstimates, factors: Factors, native: DynamicForecasts | None
-    ) -> LatentFactorState:
-        known = known_assets(panel.index, estimates.series, "DynamicFactorModel")
-        # an aggregate loads on several periods' factors, so it has no contemporaneous loading
-        is_low = (estimates.weights[:, 1:] != 0.0).any(axis=1)
-        loadings = np.where(is_low[:, None], np.nan, estimates.loadings)
-        own = estimates.idiosyncratic_variance
-        variance = np.where(known >= 0, own[known], own.mean())
-        return LatentFactorState(
-            index=panel.index,
-            factors=factors,
-            measurement=Measurement(
-                loadings=StaticLoadings(_by_series(loadings, known), panel.index),
-                location=_by_series(estimates.location, known),
-                scale=_by_series(estimates.scale, known),
-                residual_variance=variance[panel.asset_codes],
-            ),
-            n_realised=panel.n_realised,
-            fit_span=self.fitted.span,
-            native=native,
-            metadata={
-                "n_assets_without_loadings": int((panel.active_assets & (known < 0)).sum()),
-                "aggregates": tuple(estimates.series[is_low].tolist()),
-            },
-        )
-
-
-def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
-    out = trained[known]
-    out[known < 0] = np.nan
-    return out
+        return linear_expected_values(panel, self.estimates, autoregressive=self.config.autoregressive)
 
 
 def _summarise(

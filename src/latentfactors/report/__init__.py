@@ -2,8 +2,10 @@
 
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
-factor_figures    learned factors over time, with macro series, by characteristic (extra `report`)
+learned_figures   learned factors over time, with macro series, by characteristic (extra `report`)
 figures           a plotly figure from a library result, one public function each (extra `report`)
+comparison_figures   R2 bars and the tests of all pairs (extra `report`)
+factor_figures    how many factors, their paths with bands, weights of an index, grids of R² (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
 page              what all pages share (extra `report`)
@@ -21,11 +23,12 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.comparison_figures import diebold_mariano_figure, r2_figure
     from latentfactors.report.factor_figures import (
-        learned_factors_figure,
-        loading_portfolios_figure,
-        loading_profiles_figure,
-        macro_correlations_figure,
+        factor_bands_figure,
+        r_squared_heat_map,
+        scree_figure,
+        weights_figure,
     )
     from latentfactors.report.figures import (
         calibration_figure,
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
         long_short_figure,
     )
     from latentfactors.report.html import render_report, write_report
+    from latentfactors.report.learned_figures import (
+        learned_factors_figure,
+        loading_portfolios_figure,
+        loading_profiles_figure,
+        macro_correlations_figure,
+    )
     from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
     from latentfactors.report.risk_figures import (
         attribution_figure,
@@ -48,22 +57,29 @@ if TYPE_CHECKING:
 
 # What has a module of its own; other figures are in `figures`, other functions in `html`.
 _HOMES = {
+    "learned_factors_figure": "learned_figures",
+    "loading_portfolios_figure": "learned_figures",
+    "loading_profiles_figure": "learned_figures",
+    "macro_correlations_figure": "learned_figures",
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
+    "diebold_mariano_figure": "comparison_figures",
     "group_loadings_figure": "risk_figures",
-    "learned_factors_figure": "factor_figures",
-    "loading_portfolios_figure": "factor_figures",
-    "loading_profiles_figure": "factor_figures",
-    "macro_correlations_figure": "factor_figures",
     "named_factors_figure": "risk_figures",
+    "r2_figure": "comparison_figures",
+    "factor_bands_figure": "factor_figures",
+    "r_squared_heat_map": "factor_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
+    "scree_figure": "factor_figures",
     "tangency_figure": "pricing_figures",
+    "weights_figure": "factor_figures",
     "write_risk_report": "risk_page",
 }
 
 __all__ = [
+    "macro_correlations_figure",
     "Coverage",
     "Exposures",
     "FactorBand",
@@ -74,7 +90,9 @@ __all__ = [
     "calibration_figure",
     "correlations_figure",
     "coverage_figure",
+    "diebold_mariano_figure",
     "errors_figure",
+    "factor_bands_figure",
     "factors_figure",
     "fits_figure",
     "group_loadings_figure",
@@ -83,13 +101,16 @@ __all__ = [
     "loading_profiles_figure",
     "loadings_figure",
     "long_short_figure",
-    "macro_correlations_figure",
     "named_factors_figure",
+    "r2_figure",
+    "r_squared_heat_map",
     "read_run",
     "render_report",
     "render_risk_report",
     "risk_figure",
+    "scree_figure",
     "tangency_figure",
+    "weights_figure",
     "write_certificates",
     "write_report",
     "write_risk_report",

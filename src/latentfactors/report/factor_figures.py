@@ -1,198 +1,232 @@
-"""Figures of learned factors: over time, beside macroeconomic series, by characteristic, as portfolios."""
+"""Figures of what a factor model found: how many factors, their paths with bands, weights, grids of R²."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError
-from latentfactors.evaluate.anomalies import FactorSource, factors_of
-from latentfactors.evaluate.factor_links import LoadingProfiles, MacroCorrelations
-from latentfactors.evaluate.loading_portfolios import LoadingPortfolios
-from latentfactors.report.figures import long_short_figure
+from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.evaluate import FactorCounts
+from latentfactors.nowcast.fans import normal_quantile
 from latentfactors.report.style import (
     DIVERGING,
+    MOST_LINES,
     PALETTE,
+    SHADE,
     as_dates,
     finished,
     go,
-    line_style,
-    make_subplots,
     shortened,
+    stacked,
 )
 from latentfactors.state import LatentFactorState
 
-__all__ = [
-    "learned_factors_figure",
-    "loading_portfolios_figure",
-    "loading_profiles_figure",
-    "macro_correlations_figure",
-]
+__all__ = ["factor_bands_figure", "r_squared_heat_map", "scree_figure", "weights_figure"]
 
-_MOST_PANELS = 12
+FloatArray = npt.NDArray[np.float64]
+
+_RISING = ((0.0, "#F7F7F7"), (1.0, "#5AA3CE"))
 
 
-def learned_factors_figure(source: FactorSource, *, cumulative: bool = True) -> go.Figure:
-    """Learned factors over time, in units of their standard deviation so that one axis fits all.
-
-    A state's training ends at the vertical line; a walk-forward shows factors out of sample only.
+def scree_figure(counts: FactorCounts, *, most: int = 20) -> go.Figure:
+    """Eigenvalues as shares of the total variance, and what every criterion says about their number.
 
     Parameters
     ----------
-    source
-        A state, a walk-forward, a panel with observed factors, or portfolios sorted on loadings.
-    cumulative
-        Whether to add them up over time: premia show as slopes.
+    counts
+        Of `evaluate.number_of_factors`.
+    most
+        Eigenvalues shown.
+
+    Examples
+    --------
+    >>> from latentfactors.evaluate import number_of_factors
+    >>> from latentfactors.simulate import static_panel
+    >>> panel = static_panel(n_periods=80, n_assets=30, n_factors=3, seed=1).panel
+    >>> figure = scree_figure(number_of_factors(panel))
+    >>> len(figure.data[0].x)
+    20
+    """
+    shares = 100.0 * counts.eigenvalues[:most]
+    places = np.arange(1, shares.size + 1)
+    figure = stacked(2, [0.68, 0.32])
+    figure.add_bar(
+        x=places, y=shares, marker={"color": PALETTE[0]}, name="share of variance",
+        hovertemplate="factor %{x}: %{y:.1f}%<extra></extra>", showlegend=False, row=1, col=1,
+    )  # fmt: skip
+    chosen = {name: k for name, k in counts.chosen.items() if k <= shares.size}
+    figure.add_scatter(
+        x=list(chosen.values()), y=list(chosen), mode="markers", marker={"size": 9, "color": PALETTE[1]},
+        hovertemplate="%{y}: %{x}<extra></extra>", showlegend=False, row=2, col=1,
+    )  # fmt: skip
+    figure.update_yaxes(title_text="share of variance", ticksuffix="%", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(autorange="reversed", dtick=1, row=2, col=1)
+    figure.update_xaxes(range=[-0.6, shares.size + 0.6])
+    figure.update_xaxes(title_text="number of factors", row=2, col=1)
+    return finished(figure, "Eigenvalues, and the number of factors by criterion", 520, legend=False)
+
+
+def factor_bands_figure(
+    state: LatentFactorState, *, level: float = 0.9, factors: Sequence[str] = ()
+) -> go.Figure:
+    """Every factor over time with the band that holds it with a given probability, given the parameters.
+
+    Parameters
+    ----------
+    state
+        Of a model whose factors have a posterior (PTFA, DFM, probabilistic PCA).
+    level
+        Probability of the band, period by period.
+    factors
+        Names of those to draw; none: all.
+
+    Raises
+    ------
+    ConfigurationError
+        A level outside (0, 1), an unknown factor.
+    InsufficientDataError
+        A state whose factors have no covariance.
 
     Examples
     --------
     >>> from latentfactors.models.pca import PCAConfig, PCAModel
     >>> from latentfactors.simulate import static_panel
     >>> panel = static_panel(n_periods=60, n_assets=10, n_factors=2, seed=1).panel
-    >>> model = PCAModel(PCAConfig(n_factors=2))
+    >>> model = PCAModel(PCAConfig(n_factors=2, probabilistic=True))
     >>> _ = model.fit(panel)
-    >>> [line.name for line in learned_factors_figure(model.extract(panel)).data]
-    ['F1', 'F2']
+    >>> len(factor_bands_figure(model.extract(panel)).data)
+    4
     """
-    times, values, names = factors_of("factors", source)
-    figure = go.Figure()
-    figure.add_hline(y=0, line={"color": PALETTE[6], "width": 1})
-    for k, name in enumerate(names):
-        seen = values[np.isfinite(values[:, k]), k]
-        spread = float(seen.std()) if seen.size else 0.0
-        path = values[:, k] / (spread or 1.0)
-        if cumulative:
-            path = np.where(np.isfinite(path), np.nancumsum(path), np.nan)
+    if not 0.0 < level < 1.0:
+        raise ConfigurationError(f"level must lie between 0 and 1, got {level!r}")
+    found = state.factors
+    if found.covariance is None:
+        raise InsufficientDataError(
+            "the state's factors come without a covariance: draw those of a model with a posterior (PTFA, "
+            "DFM, PCA with probabilistic=True)"
+        )
+    unknown = [name for name in factors if name not in found.names]
+    if unknown:
+        raise ConfigurationError(f"factors: no {', '.join(unknown)} among {', '.join(found.names)}")
+    shown = [found.names.index(name) for name in (factors or found.names)]
+    z = normal_quantile(0.5 + level / 2)
+    figure = stacked(len(shown), [1.0 / len(shown)] * len(shown))
+    x = as_dates(state.index.times)
+    for row, k in enumerate(shown, start=1):
+        mean = found.values[:, k]
+        half = z * np.sqrt(found.covariance[:, k, k])
+        known = np.isfinite(mean) & np.isfinite(half)
         figure.add_scatter(
-            x=as_dates(times), y=path, mode="lines", line=line_style(k), name=html.escape(name)
-        )
-    if isinstance(source, LatentFactorState) and np.any(times > source.fit_span.end):
-        end = as_dates(np.array([source.fit_span.end]))[0]
-        figure.add_vline(x=end, line={"color": PALETTE[6], "dash": "dot", "width": 1.2})
-    figure.update_yaxes(title_text="standard deviations" + (", added up" if cumulative else ""))
-    return finished(figure, f"Learned factors{', cumulative' if cumulative else ''}", 420)
+            x=np.concatenate([x[known], x[known][::-1]]),
+            y=np.concatenate([(mean + half)[known], (mean - half)[known][::-1]]),
+            fill="toself", fillcolor=SHADE, line={"width": 0}, hoverinfo="skip",
+            name=f"{level:.0%} band", legendgroup="band", showlegend=row == 1, row=row, col=1,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=x, y=mean, mode="lines", line={"color": PALETTE[0], "width": 1.6}, name="factor",
+            legendgroup="factor", showlegend=row == 1, row=row, col=1,
+            hovertemplate="%{x}: %{y:.2f}<extra></extra>",
+        )  # fmt: skip
+        figure.update_yaxes(title_text=html.escape(found.names[k]), row=row, col=1)
+    kind = {"smoothed": "given all periods", "filtered": "given the past and the present"}
+    when = kind.get(found.information, "of each period's own values")
+    return finished(figure, f"Factors, {when}", 160 + 170 * len(shown))
 
 
-def macro_correlations_figure(found: MacroCorrelations) -> go.Figure:
-    """Heat map of correlations of factors with series; a star: Newey-West |t| above 3.
-
-    Examples
-    --------
-    >>> found = MacroCorrelations(
-    ...     values=np.array([[0.31, -0.1]]),
-    ...     t_statistics=np.array([[3.4, -1.0]]),
-    ...     n_periods=np.array([[300, 300]]),
-    ...     factor_names=("F1",),
-    ...     series_names=("IP", "spread"),
-    ... )
-    >>> macro_correlations_figure(found).data[0].text.tolist()
-    [['0.31*', '-0.10']]
-    """
-    text = [
-        [
-            f"{value:.2f}{'*' if abs(t) > 3 else ''}" if np.isfinite(value) else ""
-            for value, t in zip(values, ts, strict=True)
-        ]
-        for values, ts in zip(found.values, found.t_statistics, strict=True)
-    ]
-    # Many series read better as lines than as columns.
-    turned = len(found.series_names) > 10
-    factors = [html.escape(name) for name in found.factor_names]
-    series = [html.escape(shortened(name)) for name in found.series_names]
-    z, t, n = found.values, found.t_statistics, found.n_periods
-    figure = go.Figure(
-        go.Heatmap(
-            z=z.T if turned else z, text=np.array(text).T if turned else np.array(text),
-            texttemplate="%{text}", x=factors if turned else series, y=series if turned else factors,
-            customdata=np.stack([t.T, n.T] if turned else [t, n], axis=-1),
-            zmin=-1, zmax=1, colorscale=DIVERGING, xgap=1, ygap=1,
-            colorbar={"thickness": 12, "len": 0.9, "outlinewidth": 0},
-            hovertemplate="%{y} with %{x}: %{z:.3f}, t %{customdata[0]:.2f}, "
-            "%{customdata[1]} periods<extra></extra>",
-        )
-    )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1, type="category")
-    figure.update_xaxes(side="top", showgrid=False, type="category")
-    n_lines = len(series) if turned else len(factors)
-    finished(figure, "Correlations of factors with series (* Newey-West |t| > 3)", 110 + 26 * n_lines)
-    return figure.update_layout(margin={"t": 92, "b": 12})
-
-
-def loading_profiles_figure(
-    found: LoadingProfiles, *, characteristics: Sequence[str] = (), factor: str | None = None
-) -> go.Figure:
-    """Mean loading by quantile of the characteristics, a small plot each, a line per factor.
+def weights_figure(weights: Mapping[str, Mapping[str, float]], *, title: str = "Weights") -> go.Figure:
+    """Bars of the weights that series have in one index or several, the largest of the first index on top.
 
     Parameters
     ----------
-    found
-        What `evaluate.loading_profiles` returned.
-    characteristics
-        Which ones; none: up to twelve whose loadings differ most between the outer quantiles.
-    factor
-        One factor only, by name.
+    weights
+        Index -> series -> weight.
+    title
+        Of the figure.
+
+    Raises
+    ------
+    InsufficientDataError
+        No index or no series.
+
+    Examples
+    --------
+    >>> figure = weights_figure({"conditions": {"spread": 0.6, "volatility": -0.3}})
+    >>> list(figure.data[0].y)
+    ['volatility', 'spread']
+    """
+    first = next(iter(weights.values()), {})
+    if not first:
+        raise InsufficientDataError("weights: give at least one index with one series")
+    names = sorted(first, key=lambda name: abs(first[name]))[-MOST_LINES:]
+    figure = go.Figure()
+    for i, (index, own) in enumerate(weights.items()):
+        figure.add_bar(
+            x=[own.get(name, np.nan) for name in names], y=[html.escape(shortened(n)) for n in names],
+            orientation="h", name=html.escape(index), marker={"color": PALETTE[i % len(PALETTE)]},
+            hovertemplate="%{y}: %{x:.3f}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    figure.add_vline(x=0, line={"color": PALETTE[6], "width": 1})
+    figure.update_layout(barmode="group", bargap=0.25)
+    height = 130 + (14 + 8 * len(weights)) * len(names)
+    finished(figure, title, height, legend=len(weights) > 1)
+    return figure.update_layout(legend_y=-40 / height)
+
+
+def r_squared_heat_map(
+    values: npt.ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    row_name: str = "",
+    column_name: str = "",
+    difference: bool = False,
+) -> go.Figure:
+    """A grid of R² or of differences between two, with its numbers in the cells.
+
+    Parameters
+    ----------
+    values : (I, J)
+        NaN where there is none.
+    rows, columns
+        I and J labels.
+    title, row_name, column_name
+        Of the figure and its axes.
+    difference
+        Two colours around zero; otherwise one, from zero to the largest.
 
     Raises
     ------
     ConfigurationError
-        Unknown names.
+        Labels that do not fit the values.
 
     Examples
     --------
-    >>> found = LoadingProfiles(
-    ...     averages=np.arange(12.0).reshape(2, 3, 2),
-    ...     slopes=np.ones((2, 2)),
-    ...     names=("size", "value"),
-    ...     factor_names=("F1", "F2"),
-    ... )
-    >>> len(loading_profiles_figure(found).data), len(loading_profiles_figure(found, factor="F2").data)
-    (4, 2)
+    >>> grid = [[0.4, 0.2], [0.3, 0.1]]
+    >>> figure = r_squared_heat_map(grid, ["quiet x", "noisy x"], ["quiet y", "noisy y"], title="R²")
+    >>> figure.data[0].text[0][1]
+    '0.20'
     """
-    unknown = [name for name in characteristics if name not in found.names]
-    if unknown or (factor is not None and factor not in found.factor_names):
+    grid = np.asarray(values, dtype=np.float64)
+    if grid.shape != (len(rows), len(columns)):
         raise ConfigurationError(
-            f"no {', '.join(map(repr, unknown or [factor]))} among characteristics {found.names} and factors "
-            f"{found.factor_names}"
+            f"values are {grid.shape}, labels make {(len(rows), len(columns))}: give one label a line"
         )
-    factors = range(len(found.factor_names)) if factor is None else [found.factor_names.index(factor)]
-    size = np.nan_to_num(np.abs(found.spreads[:, list(factors)])).max(axis=1)
-    largest = np.argsort(-size, kind="stable")[:_MOST_PANELS]
-    shown = [found.names.index(name) for name in characteristics] or sorted(int(j) for j in largest)
-    n_columns = min(3, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    figure = make_subplots(
-        rows=n_rows, cols=n_columns, shared_yaxes=True, shared_xaxes=True,
-        subplot_titles=[html.escape(shortened(found.names[j])) for j in shown],
-        vertical_spacing=0.3 / n_rows, horizontal_spacing=0.04,
+    limit = float(np.nanmax(np.abs(grid), initial=0.0)) or 1.0
+    text = [["" if not np.isfinite(v) else f"{v:.2f}".replace("-", "−") for v in line] for line in grid]
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid, x=[html.escape(c) for c in columns], y=[html.escape(r) for r in rows], text=text,
+            texttemplate="%{text}", zmin=-limit, zmax=limit, xgap=1, ygap=1,
+            colorscale=DIVERGING, colorbar={"thickness": 12, "title": {"text": "R²"}},
+            hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+        )
     )  # fmt: skip
-    quantiles = np.arange(1, found.averages.shape[1] + 1)
-    for place, j in enumerate(shown):
-        for k in factors:
-            name = found.factor_names[k]
-            figure.add_scatter(
-                x=quantiles, y=found.averages[j, :, k], mode="lines+markers", line=line_style(k),
-                marker={"size": 4}, name=html.escape(name), legendgroup=name, showlegend=place == 0,
-                row=place // n_columns + 1, col=place % n_columns + 1,
-            )  # fmt: skip
-    few = "" if len(shown) == len(found.names) else f", {len(shown)} of {len(found.names)}"
-    title = f"Mean loading by quantile of the characteristic{few}"
-    finished(figure, title, 110 + 150 * n_rows)
-    figure.update_annotations(font={"size": 12})
-    return figure.update_layout(margin={"t": 80}, legend={"y": -0.22 / n_rows})
-
-
-def loading_portfolios_figure(found: LoadingPortfolios, *, percent: bool = True) -> go.Figure:
-    """Cumulative long-short returns of portfolios sorted on each factor's loadings, before cost.
-
-    Parameters
-    ----------
-    found
-        What `evaluate.sort_on_loadings` returned.
-    percent
-        Show decimal returns in percent.
-    """
-    figure = long_short_figure(found.sorts, percent=percent)
-    title = "Cumulative long-short return by loading, top minus bottom quantile"
-    return figure.update_layout(title={"text": title})
+    if not difference:
+        figure.update_traces(zmin=0.0, colorscale=_RISING)
+    figure.update_yaxes(title_text=row_name, autorange="reversed", type="category")
+    figure.update_xaxes(title_text=column_name, type="category")
+    return finished(figure, title, 170 + 44 * len(rows), legend=False)
