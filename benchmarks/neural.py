@@ -1,16 +1,22 @@
 """How fast the conditional autoencoder trains, beside a plain torch loop, and what compiling costs.
 
-    python benchmarks/neural.py [--epochs 8] [--members 10]
+    python benchmarks/neural.py [--epochs 8] [--members 10] [--repeats 3] [--ml4t /path/to/its/python]
 
-The peer is torch in eager mode (2.13.0 was measured), where it is installed: the same network, loss,
-optimiser and batches, one member after another, one thread. CPU seconds, because both use threads
-differently. Ours is the whole `fit`: portfolios, training, alignment of members, identification.
+One peer is torch in eager mode (2.13.0 was measured), where it is installed: the same network, loss,
+optimiser and batches, one member after another, one thread. The other is the autoencoder of ml4t-models, run
+by the interpreter of an environment that has it (it needs Python 3.12 and torch), in a process of its own and
+in turns with ours; its minibatches are rows of all periods, so it is given batches of as many rows. CPU
+seconds, because all use threads differently. Ours is the whole `fit`: portfolios, training, alignment of
+members, identification; so is theirs.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import os
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +31,41 @@ import sys; sys.path.insert(0, {here!r})
 from neural import build_panel, fit_once
 panel = build_panel()
 """
+# Runs in the peer's environment: fits once, prints the CPU seconds of the fit and the versions.
+ML4T = """
+import json, os, sys, time
+import numpy as np, torch
+from importlib.metadata import version
+from ml4t.models.configs import CAEConfig
+from ml4t.models.latent_factors import CAEModel
+from ml4t.models.types import CrossSectionBatch
+torch.set_num_threads(1)
+data = np.load({path!r})
+z, r = data["z"], data["r"]
+batch = CrossSectionBatch(
+    characteristics=z, returns=r, mask=np.isfinite(r), timestamps=tuple(range(len(r))),
+    asset_ids=tuple(str(i) for i in range(r.shape[1])),
+)
+config = CAEConfig(
+    n_factors={k}, hidden_units={hidden}, n_ensemble={members}, n_epochs={epochs}, checkpoint_interval=None,
+    checkpoint_epochs=({epochs},), lr=1e-3, lambda_l1={l1}, batch_size={rows}, device="cpu", dtype="float32",
+)
+model = CAEModel(config)
+began = time.process_time()
+model.fit(batch)
+seconds = time.process_time() - began
+print(json.dumps([seconds, version("ml4t-models"), version("torch")]))
+"""
+# How long tracing, lowering and compiling took, whatever else the machine did: JAX times its own steps.
+TIMED = """
+import jax
+spent = {{"compile": 0.0}}
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **_: spent.update(compile=spent["compile"] + seconds)
+    if name.startswith("/jax/core/compile/") else None
+)
+"""
+NOTED = "; open({path!r}, 'w').write(str(spent['compile']))"
 CACHE = """
 import jax
 jax.config.update("jax_compilation_cache_dir", {folder!r})
@@ -93,7 +134,7 @@ def cpu_seconds(call) -> float:
     return time.process_time() - began
 
 
-def training(panel, epochs: int, members: int) -> list[tuple[object, ...]]:
+def training(panel, epochs: int, members: int, repeats: int) -> list[tuple[object, ...]]:
     """Ours by both axes and torch, in turns, after compilation."""
     has_torch = importlib.util.find_spec("torch") is not None
     rows: list[tuple[object, ...]] = []
@@ -111,7 +152,7 @@ def training(panel, epochs: int, members: int) -> list[tuple[object, ...]]:
             if not name.startswith("torch"):
                 calls[name]()
         taken = {name: [] for name in calls}
-        for _ in range(3):
+        for _ in range(repeats):
             for name, call in calls.items():
                 taken[name].append(cpu_seconds(call))
         middle = {name: median(times) for name, times in taken.items()}
@@ -120,26 +161,63 @@ def training(panel, epochs: int, members: int) -> list[tuple[object, ...]]:
     return rows
 
 
+def beside_ml4t(
+    panel, python: str, epochs: int, members: int, repeats: int
+) -> tuple[str, list[tuple[object, ...]]]:
+    """Versions of the peer, and CPU seconds of both in turns, after compilation."""
+    rows: list[tuple[object, ...]] = []
+    versions = ""
+    per_period = int(panel.observed.sum()) // T
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "panel.npz")
+        np.savez(path, z=panel.index.dense(panel.characteristics.astype(np.float64), 0.0), r=panel.wide())
+        for batch in (1, 12):
+            script = ML4T.format(
+                path=path, k=K, hidden=HIDDEN, members=members, epochs=epochs, l1=L1, rows=batch * per_period
+            )
+            fit_once(panel, epochs, members, batch)
+            ours, theirs = [], []
+            for _ in range(repeats):
+                ours.append(cpu_seconds(lambda b=batch: fit_once(panel, epochs, members, b)))
+                environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""}
+                done = subprocess.run(
+                    [python, "-c", script], capture_output=True, text=True, check=False, env=environment
+                )
+                if done.returncode:
+                    raise RuntimeError(f"the peer failed:\n{done.stderr}")
+                used, own, torch = json.loads(done.stdout.splitlines()[-1])
+                theirs.append(used)
+                versions = f"ml4t-models {own}, torch {torch}"
+            base = median(ours)
+            rows.append(("CAEModel.fit, vmap", f"{batch} periods", f"{base:.1f}", "1.00"))
+            ratio = f"{median(theirs) / base:.2f}"
+            rows.append(("ml4t-models", f"{batch * per_period} rows", f"{median(theirs):.1f}", ratio))
+    return versions, rows
+
+
 def compiling(epochs: int, members: int) -> list[tuple[object, ...]]:
     """Fresh processes: first fit and a second one, with a filled cache, and after a shorter window."""
     here = str(Path(__file__).parent)
-    setup = PANEL.format(here=here)
     fit = f"fit_once(panel, {epochs}, {members})"
     short = f"fit_once(panel.between(0, 150), {epochs}, {members})"
+    lines = []
     with tempfile.TemporaryDirectory() as folder:
-        cached = CACHE.format(folder=folder) + setup
-        first = fresh_process(fit, setup)
-        second = fresh_process(fit, setup + fit)
-        fresh_process(fit, cached)
-        again = fresh_process(fit, cached)
-        window = fresh_process(fit, setup + short)
-    peak = first.peak_bytes / 1e9
-    return [
-        ("first fit of a process", f"{first.seconds:.1f}", f"{peak:.2f}"),
-        ("second fit, compiled", f"{second.seconds:.1f}", f"{second.peak_bytes / 1e9:.2f}"),
-        ("first fit, persistent cache filled", f"{again.seconds:.1f}", f"{again.peak_bytes / 1e9:.2f}"),
-        ("fit after one of 150 periods", f"{window.seconds:.1f}", f"{window.peak_bytes / 1e9:.2f}"),
-    ]
+        cached = CACHE.format(folder=folder)
+        note = str(Path(folder) / "spent.txt")
+        panel = PANEL.format(here=here)
+        timed = TIMED.format()
+        reset = "spent['compile'] = 0.0\n"
+        for name, setup in (
+            ("first fit of a process", timed + panel),
+            ("second fit, compiled", timed + panel + fit + "\n" + reset),
+            ("", cached + timed + panel),  # fills the cache
+            ("first fit, persistent cache filled", cached + timed + panel),
+            ("fit after one of 150 periods", timed + panel + short + "\n" + reset),
+        ):
+            found = fresh_process(fit + NOTED.format(path=note), setup)
+            spent = float(Path(note).read_text())
+            lines.append((name, f"{spent:.2f}", f"{found.seconds:.1f}", f"{found.peak_bytes / 1e9:.2f}"))
+    return [line for line in lines if line[0]]
 
 
 def main() -> None:
@@ -147,17 +225,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ml4t", default=None, help="interpreter of an environment with ml4t-models")
+    parser.add_argument("--only-ml4t", action="store_true", help="leave the other tables out")
     arguments = parser.parse_args()
+    if arguments.only_ml4t and not arguments.ml4t:
+        parser.error("--only-ml4t needs --ml4t PYTHON")
     epochs, members = arguments.epochs, arguments.members
     # first, while this process is small: a child starts with its parent's peak
-    fresh = compiling(epochs, members)
+    fresh = None if arguments.only_ml4t else compiling(epochs, members)
     print(f"T={T}, N={N}, L={L}, 30% missing, K={K}, hidden {HIDDEN}, {members} members, {epochs} epochs")
     print(f"({machine()}).\n")
-    print("CPU seconds, medians of 3 taken in turns.\n")
-    table = training(build_panel(), epochs, members)
-    print(markdown_table(("training", "periods a batch", "CPU s", "times vmap"), table))
-    print("\nWall seconds and peak memory, each in a process of its own.\n")
-    print(markdown_table(("case", "seconds", "peak GB"), fresh))
+    turns = f"medians of {arguments.repeats} taken in turns" if arguments.repeats > 1 else "taken once"
+    panel = build_panel()
+    if arguments.ml4t:
+        versions, rows = beside_ml4t(panel, arguments.ml4t, epochs, members, arguments.repeats)
+        print(f"CPU seconds beside {versions}, {turns}.\n")
+        print(markdown_table(("training", "batch", "CPU s", "times ours"), rows) + "\n")
+    if fresh is not None:
+        print(f"CPU seconds, {turns}.\n")
+        table = training(panel, epochs, members, arguments.repeats)
+        print(markdown_table(("training", "periods a batch", "CPU s", "times vmap"), table))
+        print(
+            "\nEach in a process of its own: tracing and compiling as JAX times it, wall seconds of the fit,"
+        )
+        print("peak memory.\n")
+        print(markdown_table(("case", "compile s", "fit s", "peak GB"), fresh))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,31 @@
 """The conditional autoencoder beside IPCA, RP-PCA and FF5 on 175 French portfolios, in and out of sample.
 
-python studies/french_autoencoder.py [--data FOLDER] [--jobs N] [--quick]
+python studies/french_autoencoder.py [--refit MONTHS] [--store FOLDER] [--data FOLDER] [--jobs N] [--quick]
 
 The panel, the linear models and the forecasts are those of french_characteristics.py. Every model is fitted
-on all months before a January and forecasts the five years that follow; the autoencoders hold out the last
-five years of each training span to choose their epoch. Their settings were chosen on months before 1990.
+each January on all months so far and forecasts the twelve that follow; `--refit 60` refits every five years.
+The autoencoders hold out the last five years of each training span to choose their epoch. Their settings were
+chosen on months before 1990. `--store` keeps finished refits, so that an interrupted study goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from pathlib import Path
 
 import numpy as np
-from _common import arguments, data_folder, machine, number, table, write_section
+from _common import (
+    OUTPUT,
+    arguments,
+    cpu_seconds,
+    data_folder,
+    machine,
+    number,
+    release_workers,
+    table,
+    write_section,
+)
 from french_characteristics import FACTORS, FIRST, in_sample, load, pipeline
 
 from latentfactors import (
@@ -31,7 +44,7 @@ from latentfactors import (
 )
 from latentfactors.evaluate import metrics_table, sort_portfolios
 
-STEP, VALIDATION = 60, 60
+STEP, VALIDATION = 12, 60
 TRAINING = TrainingConfig(
     epochs=60,
     batch=2,
@@ -62,11 +75,14 @@ def models(sizes, training):
 
 
 def main():
-    options = arguments(__doc__.splitlines()[0])
+    more = argparse.ArgumentParser(add_help=False)
+    more.add_argument("--refit", type=int, default=STEP, help="months between refits")
+    more.add_argument("--store", type=Path, default=None, help="folder that keeps finished refits")
+    options = arguments(__doc__.splitlines()[0], more)
     folder = data_folder(options.data, "french_portfolios")
-    began = time.perf_counter()
+    began, used = time.perf_counter(), cpu_seconds()
     panel = load(folder)
-    step = 240 if options.quick else STEP
+    step = 240 if options.quick else options.refit
     structural = models((3,) if options.quick else (1, 3, 5), TRAINING)
     predictors = {name: pipeline(model) for name, model in structural.items()}
     predictors[MEAN] = HistoricalMeanPredictor()
@@ -74,7 +90,7 @@ def main():
     splits = ExpandingWindow(first=FIRST, step=step)
     results = {}
     for name, each in predictors.items():
-        results[name] = walk_forward(each, panel, splits, n_jobs=options.jobs)
+        results[name] = walk_forward(each, panel, splits, n_jobs=options.jobs, store=options.store)
         print(f"  {name}: {results[name].seconds:.1f} s", flush=True)
     scores = {line["name"]: line for line in metrics_table(results).to_dicts()}
     last = panel.n_realised
@@ -100,9 +116,14 @@ def main():
     half = ("mean", "Sharpe", "t", "turnover", "alpha", "t")
     heads = ["forecast", *(f"{head} ({n})" for n in (5, 10) for head in half)]
     text.append(table(heads, [long_short_line(name, each) for name, each in results.items()]))
-    seconds = time.perf_counter() - began
+    release_workers()
+    seconds, used = time.perf_counter() - began, cpu_seconds() - used
     versions = machine("jax", "equinox", "optax", "polars")
-    text.append(f"{versions}; {seconds / 60:.1f} minutes with {options.jobs} processes.")
+    text.append(
+        f"{versions}; {seconds / 60:.1f} minutes, {used / 60:.1f} CPU minutes with {options.jobs} "
+        f"{'process' if options.jobs == 1 else 'processes'}, on a machine busy with other work."
+    )
+    figures(results)
     if options.quick:
         print("\n\n".join(text))
         return
@@ -147,8 +168,7 @@ def describe(panel, scores, last, step):
         f"french_characteristics: 175 portfolios, {panel.times[0]} to {panel.times[last - 1]}, "
         f"{len(panel.characteristic_names)} ranked characteristics with the constant. Test months {FIRST} to "
         f"{panel.times[last - 1]}, expanding window, **every model refitted every {step} months** (the paper "
-        "refits every year; this keeps the study to minutes), so the linear models differ a little from "
-        f"their yearly refits in french_characteristics; {failed or 'no'} fit failed.\n\n"
+        f"refits every 12); {failed or 'no'} fit failed.\n\n"
         "CA1 has one hidden layer of 32 units, CA2 32 and 16, with batch norm; factors by projection. Every "
         f"refit starts afresh: {TRAINING.n_ensemble} members averaged after alignment, up to "
         f"{TRAINING.epochs} epochs of Adam, batches of {TRAINING.batch} months, learning rate "
@@ -160,6 +180,28 @@ def describe(panel, scores, last, step):
         "The held-out months do not train the network, while the linear models use them; the means of the "
         "factors use them everywhere. In sample the autoencoders hold out the last months of the whole span."
     )
+
+
+def figures(results):
+    """HTML figures beside the tables, where plotly is installed; git ignores the folder."""
+    try:
+        from latentfactors.report import errors_figure, factors_figure, long_short_figure
+    except ImportError as error:
+        print(f"no figures: {error}")
+        return
+    OUTPUT.mkdir(exist_ok=True)
+    most = max(int(name[4:-1]) for name in results if name.startswith("CA2"))
+    names = [*(f"{family}({most})" for family in ("IPCA", "CA1", "CA2", "RP-PCA")), "FF5", MEAN]
+    few = {name: results[name] for name in names}
+    sorts = {name: sort_portfolios(each, n_quantiles=5) for name, each in few.items()}
+    drawn = {
+        "errors": errors_figure(few),
+        "long_short": long_short_figure(sorts),
+        "factors_ca2": factors_figure(results[f"CA2({most})"]),
+    }
+    for name, figure in drawn.items():
+        figure.write_html(OUTPUT / f"french_autoencoder_{name}.html")
+    print(f"figures: {OUTPUT}")
 
 
 if __name__ == "__main__":

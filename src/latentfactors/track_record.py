@@ -38,6 +38,7 @@ class BlockForecast:
     expected_values, variance, weights, reconstruction : (R_block,) or None
     sdf : (T_block,) or None
     factors : (S, K) or None, over the training periods and the block, at factor_times (S,)
+    loadings : (R_block, K) or None, only where `walk_forward` was told to keep them
     summary : FitSummary
     fit_seconds, predict_seconds : wall time
     """
@@ -53,6 +54,7 @@ class BlockForecast:
     summary: FitSummary
     fit_seconds: float
     predict_seconds: float
+    loadings: FloatArray | None = None
 
     def __post_init__(self) -> None:
         freeze(self)
@@ -73,6 +75,15 @@ class FactorPath:
     times: npt.NDArray[Any]
     values: FloatArray
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Aligned:
+    """A refit's path, and for each of its columns the block's own column (-1: none) and its sign."""
+
+    path: FactorPath
+    columns: npt.NDArray[np.int64]
+    signs: FloatArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -231,29 +242,66 @@ class WalkForwardResult:
         Named factors (`market`, `country=FR`) are joined by name, NaN where a refit has no such factor;
         latent ones (F1, F2, ...) are put in the order and signs of the refit before.
         """
+        return tuple(each.path for each in self._aligned().values())
+
+    def loadings(self) -> FloatArray:
+        """(R, K) loadings of the panel's rows, each by the refit that forecast the row; NaN elsewhere.
+
+        Columns, order and signs are those of `factor_paths`. Row p's were known at p-1.
+
+        Raises
+        ------
+        MissingCapabilityError
+            The predictor has no loadings, `walk_forward` was not told to keep them, or splits are vintages
+            with panels of their own.
+        """
+        found: FloatArray | None = None
+        for position, aligned in self._aligned().items():
+            source, start, stop = self.splits[position].block(self.panel)
+            block = self.blocks[position]
+            if block is None or block.loadings is None or source is not self.panel:
+                continue
+            if found is None:
+                found = np.full((self.panel.n_rows, len(aligned.path.names)), np.nan)
+            rows = slice(int(source.offsets[start]), int(source.offsets[stop]))
+            has = aligned.columns >= 0
+            found[rows, has] = block.loadings[:, aligned.columns[has]] * aligned.signs[has]
+        if found is None:
+            raise MissingCapabilityError(
+                f"no loadings were kept of {self.predictor}: run walk_forward(..., keep_loadings=True) "
+                "with a pipeline, on splits of one panel"
+            )
+        return found
+
+    def _aligned(self) -> dict[int, _Aligned]:
+        """Position of a split -> its factors under the common names, and where each came from."""
         blocks = [each for each in self.blocks if each is not None and each.factors is not None]
         names = tuple(dict.fromkeys(name for each in blocks for name in each.factor_names))
         latent = latent_names(names)
-        paths: list[FactorPath] = []
-        for block in blocks:
-            assert block.factors is not None
-            assert block.factor_times is not None
+        found: dict[int, _Aligned] = {}
+        former: FactorPath | None = None
+        for position, block in enumerate(self.blocks):
+            if block is None or block.factors is None or block.factor_times is None:
+                continue
             values = np.full((len(block.factor_times), len(names)), np.nan)
-            values[:, [names.index(name) for name in block.factor_names]] = block.factors
-            if paths and latent.any():
-                former = paths[-1]
+            columns, turned = np.full(len(names), -1), np.ones(len(names))
+            columns[[names.index(name) for name in block.factor_names]] = np.arange(len(block.factor_names))
+            values[:, columns >= 0] = block.factors[:, columns[columns >= 0]]
+            if former is not None and latent.any():
                 _, here, there = np.intersect1d(block.factor_times, former.times, return_indices=True)
-                found, before = values[here], former.values[there]
+                mine, before = values[here], former.values[there]
                 own = np.flatnonzero(latent & np.isfinite(values).any(axis=0))
                 theirs = np.flatnonzero(latent & np.isfinite(former.values).any(axis=0))
-                common = np.isfinite(found[:, own]).all(axis=1) & np.isfinite(before[:, theirs]).all(axis=1)
+                common = np.isfinite(mine[:, own]).all(axis=1) & np.isfinite(before[:, theirs]).all(axis=1)
                 if common.sum() > 1 and own.size and theirs.size:
                     order, signs = match_signed_permutation(
-                        found[np.ix_(common, own)], before[np.ix_(common, theirs)]
+                        mine[np.ix_(common, own)], before[np.ix_(common, theirs)]
                     )
                     values[:, own] = values[:, own[order]] * signs
-            paths.append(FactorPath(times=block.factor_times, values=values, names=names))
-        return tuple(paths)
+                    columns[own], turned[own] = columns[own[order]], signs
+            former = FactorPath(times=block.factor_times, values=values, names=names)
+            found[position] = _Aligned(path=former, columns=columns, signs=turned)
+        return found
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write predictions.parquet (or weights.parquet) and manifest.json into a directory."""

@@ -48,6 +48,7 @@ def walk_forward(
     n_jobs: int | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
+    keep_loadings: bool = False,
 ) -> WalkForwardResult:
     """Fit a fresh copy of a predictor on every split's past and forecast its block.
 
@@ -67,6 +68,8 @@ def walk_forward(
         Folder that keeps finished splits; a second call takes up where the first was stopped.
     progress
         Called with (done, total) as splits finish.
+    keep_loadings
+        Whether blocks keep the loadings of their rows, (R_block, K) numbers each, to sort portfolios on.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def walk_forward(
     if not planned:
         raise ConfigurationError("the splits leave nothing to forecast")
     outcomes: list[BlockForecast | SplitFailure | None] = [None] * len(planned)
-    folders = _folders(store, predictor, horizon, panel, planned)
+    folders = _folders(store, predictor, horizon, panel, planned, keep_loadings)
     for position, folder in enumerate(folders):
         outcomes[position] = _stored(folder)
     n_reused = sum(outcome is not None for outcome in outcomes)
@@ -109,7 +112,9 @@ def walk_forward(
     _report(progress, done, len(planned))
     # Many small products: more than one BLAS thread costs more than it brings, above all in parallel.
     with threadpool_limits(limits=1, user_api="blas"):
-        for position, outcome in _run_missing(predictor, panel, planned, outcomes, horizon, n_jobs):
+        for position, outcome in _run_missing(
+            predictor, panel, planned, outcomes, horizon, n_jobs, keep_loadings
+        ):
             outcomes[position] = outcome
             folder = folders[position]
             if folder is not None and isinstance(outcome, BlockForecast):
@@ -136,7 +141,13 @@ def walk_forward(
 
 
 def run_split(
-    predictor: Predictor, panel: Panel, split: Split | VintageSplit, horizon: int, position: int, parent: str
+    predictor: Predictor,
+    panel: Panel,
+    split: Split | VintageSplit,
+    horizon: int,
+    position: int,
+    parent: str,
+    keep_loadings: bool = False,
 ) -> tuple[int, BlockForecast | SplitFailure]:
     """One task: slice, fit a copy, predict the block. Runs in the worker."""
     # Where workers are threads, the process that started them has set the limit: limits taken and given back
@@ -144,7 +155,7 @@ def run_split(
     elsewhere = _this_process() != parent
     with threadpool_limits(limits=1, user_api="blas") if elsewhere else nullcontext():
         try:
-            return position, _fit_and_predict(predictor, panel, split, horizon)
+            return position, _fit_and_predict(predictor, panel, split, horizon, keep_loadings)
         except ConfigurationError:
             raise
         except Exception as error:  # any window may fail for its own reasons; the others go on
@@ -152,7 +163,7 @@ def run_split(
 
 
 def _fit_and_predict(
-    predictor: Predictor, panel: Panel, split: Split | VintageSplit, horizon: int
+    predictor: Predictor, panel: Panel, split: Split | VintageSplit, horizon: int, keep_loadings: bool
 ) -> BlockForecast:
     training, test = split.panels(panel)
     fitted = _with_validation(predictor, split.validation) if split.validation else predictor.clone()
@@ -179,6 +190,7 @@ def _fit_and_predict(
         summary=summary,
         fit_seconds=fit_seconds,
         predict_seconds=time.perf_counter() - began - fit_seconds,
+        loadings=None if state is None or not keep_loadings else state.measurement.loadings.rows(),
     )
 
 
@@ -198,6 +210,7 @@ def _run_missing(
     outcomes: Sequence[BlockForecast | SplitFailure | None],
     horizon: int,
     n_jobs: int | None,
+    keep_loadings: bool,
 ) -> Iterator[tuple[int, BlockForecast | SplitFailure]]:
     """Outcomes of the splits that are not stored, as they finish."""
     unfitted = predictor.clone()  # whatever it found before stays here
@@ -209,7 +222,10 @@ def _run_missing(
     if share is not None and any(isinstance(planned[position], Split) for position in missing):
         panel = share(panel)  # vintages bring panels of their own
     run = joblib.delayed(run_split)
-    tasks = [run(unfitted, panel, planned[position], horizon, position, parent) for position in missing]
+    tasks = [
+        run(unfitted, panel, planned[position], horizon, position, parent, keep_loadings)
+        for position in missing
+    ]
     finished: Any = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
     return finished
 
@@ -220,6 +236,7 @@ def _folders(
     horizon: int,
     panel: Panel,
     planned: Sequence[Split | VintageSplit],
+    keep_loadings: bool,
 ) -> list[Path | None]:
     if store is None:
         return [None] * len(planned)
@@ -227,7 +244,7 @@ def _folders(
     if root.exists() and not root.is_dir():
         raise ConfigurationError(f"store={str(root)!r} is a file, expected a folder")
     digests = panel.digests()
-    head = f"{__version__}\n{predictor.identity}\n{horizon}\n"
+    head = f"{__version__}\n{predictor.identity}\n{horizon}\n" + "loadings\n" * keep_loadings
     keys = [hashlib.sha256((head + split.key(digests)).encode()).hexdigest()[:32] for split in planned]
     return [root / key for key in keys]
 

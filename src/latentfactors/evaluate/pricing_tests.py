@@ -24,12 +24,11 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import freeze
 from latentfactors.kernels.newey_west import hac_regression
+from latentfactors.kernels.quadratic_forms import inverse_quadratic
 
 __all__ = ["GRSResult", "MaximalSharpe", "grs_test", "maximal_sharpe", "performance", "tangency_weights"]
 
 FloatArray = npt.NDArray[np.float64]
-# Below this reciprocal condition of a correlation matrix the columns are one portfolio too many.
-_SINGULAR = 1e-11
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -113,7 +112,7 @@ def grs_test(returns: npt.ArrayLike, factors: npt.ArrayLike) -> GRSResult:
     """
     from scipy.special import fdtrc  # the F law; scipy.stats takes much longer to load
 
-    r, f, n_incomplete = _complete(returns, factors)
+    r, f, n_incomplete = complete_periods(returns, factors)
     n_periods, n_assets, n_factors = len(r), r.shape[1], f.shape[1]
     freedom = n_periods - n_assets - n_factors
     if freedom <= 0:
@@ -122,7 +121,7 @@ def grs_test(returns: npt.ArrayLike, factors: npt.ArrayLike) -> GRSResult:
             f"{n_incomplete} incomplete) for {n_assets} + {n_factors}: use fewer test assets or a longer span"
         )
     mean, centred = f.mean(axis=0), f - f.mean(axis=0)
-    sharpe_squared = _quadratic(centred.T @ centred / n_periods, mean, "factors are collinear")
+    sharpe_squared = inverse_quadratic(centred.T @ centred / n_periods, mean, "factors are collinear")
     betas = np.linalg.lstsq(centred, r - r.mean(axis=0), rcond=None)[0].T
     alphas = r.mean(axis=0) - betas @ mean
     residuals = r - alphas - f @ betas.T
@@ -132,7 +131,7 @@ def grs_test(returns: npt.ArrayLike, factors: npt.ArrayLike) -> GRSResult:
         raise InsufficientDataError(
             f"{int((sse <= 1e-20 * total).sum())} test assets are combinations of the factors: leave them out"
         )
-    spread = _quadratic(residuals.T @ residuals / n_periods, alphas, "test assets repeat each other")
+    spread = inverse_quadratic(residuals.T @ residuals / n_periods, alphas, "test assets repeat each other")
     statistic = freedom / n_assets * spread / (1.0 + sharpe_squared)
     errors = np.sqrt((1.0 + sharpe_squared) * sse / n_periods / (n_periods - n_factors - 1))
     return GRSResult(
@@ -343,26 +342,20 @@ def _tangency(factors: FloatArray) -> tuple[FloatArray, float]:
     """(K,) W^-1 mu / sqrt(mu'W^-1 mu) and sqrt(mu'W^-1 mu), divisor T; zero weights for zero means."""
     mean, centred = factors.mean(axis=0), factors - factors.mean(axis=0)
     covariance = centred.T @ centred / len(factors)
-    ratio = float(np.sqrt(_quadratic(covariance, mean, "factors are collinear")))
+    ratio = float(np.sqrt(inverse_quadratic(covariance, mean, "factors are collinear")))
     if ratio == 0:
         return np.zeros(mean.size), 0.0
     return np.linalg.solve(covariance, mean) / ratio, ratio
 
 
-def _quadratic(covariance: FloatArray, vector: FloatArray, trouble: str) -> float:
-    """x'C^-1 x, refused where C is singular up to the scale of its variables."""
-    scale = np.sqrt(np.diag(covariance))
-    if np.all(scale > 0):
-        correlation = covariance / np.outer(scale, scale)
-        values, axes = np.linalg.eigh(correlation)
-        if values[0] > _SINGULAR * values[-1]:
-            return float((np.square(axes.T @ (vector / scale)) / values).sum())
-    raise InsufficientDataError(
-        f"{trouble}: the covariance of {len(scale)} series is singular, leave out the redundant ones"
-    )
+def complete_periods(returns: npt.ArrayLike, factors: npt.ArrayLike) -> tuple[FloatArray, FloatArray, int]:
+    """Returns (T, N) and factors (T, K) of the periods in which all are known, and how many others there are.
 
-
-def _complete(returns: npt.ArrayLike, factors: npt.ArrayLike) -> tuple[FloatArray, FloatArray, int]:
+    Raises
+    ------
+    ConfigurationError
+        Shapes that do not fit.
+    """
     r, f = np.asarray(returns, dtype=np.float64), np.asarray(factors, dtype=np.float64)
     r, f = (array[:, None] if array.ndim == 1 else array for array in (r, f))
     if r.ndim != 2 or f.ndim != 2 or len(r) != len(f) or not r.shape[1] or not f.shape[1]:

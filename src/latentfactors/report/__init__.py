@@ -2,6 +2,7 @@
 
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
+learned_figures   learned factors over time, with macro series, by characteristic (extra `report`)
 figures           a plotly figure from a library result, one public function each (extra `report`)
 comparison_figures   R2 bars and the tests of all pairs (extra `report`)
 factor_figures    how many factors, their paths with bands, weights of an index, grids of R² (extra `report`)
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
         long_short_figure,
     )
     from latentfactors.report.html import render_report, write_report
+    from latentfactors.report.learned_figures import (
+        learned_factors_figure,
+        loading_portfolios_figure,
+        loading_profiles_figure,
+        macro_correlations_figure,
+    )
     from latentfactors.report.pricing_figures import alphas_figure, correlations_figure, tangency_figure
     from latentfactors.report.risk_figures import (
         attribution_figure,
@@ -50,6 +57,10 @@ if TYPE_CHECKING:
 
 # What has a module of its own; other figures are in `figures`, other functions in `html`.
 _HOMES = {
+    "learned_factors_figure": "learned_figures",
+    "loading_portfolios_figure": "learned_figures",
+    "loading_profiles_figure": "learned_figures",
+    "macro_correlations_figure": "learned_figures",
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
@@ -68,6 +79,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "macro_correlations_figure",
     "Coverage",
     "Exposures",
     "FactorBand",
@@ -84,6 +96,9 @@ __all__ = [
     "factors_figure",
     "fits_figure",
     "group_loadings_figure",
+    "learned_factors_figure",
+    "loading_portfolios_figure",
+    "loading_profiles_figure",
     "loadings_figure",
     "long_short_figure",
     "named_factors_figure",

@@ -25,6 +25,7 @@ __all__ = [
     "finished",
     "go",
     "line_style",
+    "make_subplots",
     "shortened",
     "stacked",
 ]
