@@ -1,4 +1,4 @@
-"""What dynamic factor models share outside their likelihood: blocks, reading a panel, forecasts of rows."""
+"""What dynamic factor models share outside their likelihood: options, reading a panel, forecasts of rows."""
 
 from __future__ import annotations
 
@@ -9,20 +9,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, PanelMismatchError
+from latentfactors.errors import (
+    ConfigurationError,
+    HorizonError,
+    InsufficientDataError,
+    PanelMismatchError,
+)
 from latentfactors.estimator import at_least
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
-from latentfactors.kernels.dynamic_factor_em import Structure
-from latentfactors.kernels.dynamic_factor_forecast import FilteredSequence, forecast_sequence
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
+from latentfactors.kernels.dynamic_factor_conditional import CellLaw, cell_law, completed
+from latentfactors.kernels.dynamic_factor_em import (
+    SMALLEST_VARIANCE,
+    DynamicFactorFit,
+    Structure,
+    count_parameters,
+)
+from latentfactors.kernels.dynamic_factor_forecast import (
+    FilteredSequence,
+    filter_sequence,
+    forecast_sequence,
+)
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.rows import RowIndex
+from latentfactors.state import FitSummary
 from latentfactors.targeting import varies
 from latentfactors.validate import count
 
-__all__ = ["Block", "DynamicForecasts", "masked_periods", "model_structure", "training_series"]
+__all__ = [
+    "Block",
+    "DynamicForecasts",
+    "SeriesReading",
+    "model_structure",
+    "summarise_fit",
+    "training_series",
+]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 # Observations below which a series says nothing.
 _FEWEST = 5
@@ -60,6 +84,73 @@ class Block:
             raise ConfigurationError(
                 f"a block needs a name and two or more different series, got {self.name!r}, {self.series!r}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesReading:
+    """A panel's standardised values (B + T, n), B training periods first, and the parameters that hold there.
+
+    Attributes
+    ----------
+    values : (B + T, n)
+    before : B
+    parameters : with the scales of the broken rows
+    broken : (M,) rows
+    weights : (n, L) of aggregates
+    autoregressive : whether idiosyncratic terms are AR(1)
+    """
+
+    values: FloatArray
+    before: int
+    parameters: DynamicFactorParameters
+    broken: IntArray
+    weights: FloatArray
+    autoregressive: bool
+
+    def smoothed(self) -> tuple[FloatArray, FloatArray]:
+        """(T, r) means and (T, r, r) covariances of the factors given the whole panel."""
+        pattern = observation_pattern(
+            self.values,
+            autoregressive=self.autoregressive,
+            lags=self.parameters.transition.shape[0],
+            weights=self.weights,
+            broken=self.broken,
+        )
+        expected = expectation(self.parameters, pattern)
+        r, first = self.parameters.loadings.shape[1], self.before + pattern.lead
+        return expected.means[first:, :r], expected.covariances[first:, 0, :r, :r]
+
+    def filtered(self) -> FilteredSequence:
+        """Laws of the recent past at all B + T periods."""
+        return filter_sequence(
+            self.values,
+            self.parameters,
+            self.weights,
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+
+    def law(self, places: Sequence[tuple[int, int]]) -> CellLaw:
+        """Of cells (period of the panel, series)."""
+        return cell_law(
+            self.values,
+            self.parameters,
+            self.weights,
+            [(self.before + period, series) for period, series in places],
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+
+    def completed(self) -> FloatArray:
+        """(T, n) values, missing ones replaced by their means given the whole panel."""
+        filled = completed(
+            self.values,
+            self.parameters,
+            self.weights,
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+        return filled[self.before :]
 
 
 def training_series(
@@ -112,20 +203,6 @@ def model_structure(
             groups.append(group)
             position += k
     return Structure(autoregressive, allowed, tuple(groups))
-
-
-def masked_periods(panel: Panel, masked: Sequence[Any]) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
-    """Periods hidden from estimation; those after the training panel do not count."""
-    hidden = np.zeros(panel.n_periods, dtype=bool)
-    named = []
-    for each in masked:
-        try:
-            position = panel.index.position(each)
-        except Exception as error:
-            raise ConfigurationError(f"masked period {each!r}: {error}") from error
-        hidden[position] = True
-        named.append(str(panel.times[position]))
-    return hidden, ((f"{count(len(named), 'period')} masked: {', '.join(named)}",) if named else ())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -207,3 +284,38 @@ class DynamicForecasts:
                 f"the dynamic factor model forecasts horizons >= 0, got {horizon}: for a backcast smooth the "
                 "panel as it is known now"
             )
+
+
+def summarise_fit(
+    fit: DynamicFactorFit,
+    structure: Structure,
+    values: FloatArray,
+    scale: FloatArray,
+    labels: npt.NDArray[Any],
+    warnings: tuple[str, ...],
+) -> FitSummary:
+    """Criteria, certificate and remarks of a fit to values (T, n) that were divided by scale (n,)."""
+    n_parameters = count_parameters(fit.parameters, structure)
+    n_periods = values.shape[0]
+    heywood = labels[fit.parameters.variance <= 2.0 * SMALLEST_VARIANCE]
+    if heywood.size:
+        warnings = (*warnings, f"reproduced by the factors without noise: {', '.join(map(str, heywood))}")
+    if not fit.converged:
+        warnings = (*warnings, f"not converged, {fit.reason}: raise max_iterations")
+    return FitSummary(
+        converged=fit.converged,
+        reason=fit.reason,
+        n_iterations=fit.n_iterations,
+        objective=fit.objective_path,
+        objective_name="log-likelihood",
+        loglikelihood=fit.loglikelihood,
+        metrics={
+            "n_parameters": float(n_parameters),
+            "aic": 2.0 * n_parameters - 2.0 * fit.loglikelihood,
+            "bic": float(np.log(n_periods)) * n_parameters - 2.0 * fit.loglikelihood,
+            "score": fit.score,
+            # comparable between fits that standardise differently, as masks and breaks make them do
+            "input_loglikelihood": fit.loglikelihood - float(np.isfinite(values).sum(axis=0) @ np.log(scale)),
+        },
+        warnings=warnings,
+    )

@@ -118,6 +118,7 @@ def eliminate(
     *,
     band: int,
     keep: int = 0,
+    precision: FloatArray | None = None,
 ) -> Elimination:
     """The forward pass.
 
@@ -131,11 +132,13 @@ def eliminate(
     keep : newest periods whose filtered moments are wanted; 0 for none, at most band + 1, at least the lags
     of
         the constraints
+    precision : (T,) factors of the innovations' precision, not of the start's; None: 1
     """
     p, m = coefficients.shape[:2]
     root = np.concatenate([-coefficients[::-1], np.eye(m)[None]]).transpose(1, 0, 2).reshape(m, -1)
-    precision = np.linalg.inv(innovation)
-    transition = root.T @ (0.5 * (precision + precision.T)) @ root
+    inverse = np.linalg.inv(innovation)
+    transition = root.T @ (0.5 * (inverse + inverse.T)) @ root
+    strength = np.ones(n_periods) if precision is None else precision
     start = np.linalg.inv(start_covariance)
     size = (band + 1) * m
     n_constraints = constraints.time.size
@@ -161,6 +164,7 @@ def eliminate(
         p,
         start,
         transition,
+        strength,
         group_offsets,
         coupling.gap,
         coupling.now,
@@ -192,6 +196,8 @@ def eliminate(
     total -= 0.5 * (
         np.linalg.slogdet(start_covariance)[1] + (n_periods - p) * np.linalg.slogdet(innovation)[1]
     )
+    if precision is not None:
+        total += 0.5 * m * float(np.log(strength[p:]).sum())
     newest_first = means.reshape(means.shape[0], keep, m)[:, ::-1] if keep else means.reshape(0, 0, m)
     if keep:
         flip = np.arange(keep * m).reshape(keep, m)[::-1].ravel()

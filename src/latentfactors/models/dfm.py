@@ -3,6 +3,7 @@
 Model            y_it = lambda_i'f_t + e_it,  f_t = sum_l A_l f_(t-l) + u_t,  e_it iid or AR(1)    f_t (r,)
                  a low-frequency series is an aggregate (mean, sum, Mariano-Murasawa) of such a series,
                  exactly
+Broken periods   in named periods (`VarianceBreak`) all shocks, u_t and those of e_it, are c_t times as large
 Blocks           a block's factors are loaded by its series only; A and Q are block-diagonal
 Identification   Var(f_t) = I in every block; Lambda'D^-1 Lambda diagonal, descending, with D the
                  idiosyncratic variances; the largest loading of each factor positive
@@ -12,13 +13,14 @@ Factors          `extract`: filtered, given all series up to the period; `smooth
 Forecast         native: every series and the factors, any horizon >= 0, densities included
 Cost             O(T n r^2 + T (r + n_low)^3 band^2) an iteration
 References       Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160; Doz, Giannone & Reichlin
-                 (2012), REStat 94(4), 1014-1024; Mariano & Murasawa (2003), JAE 18(4), 427-443
+                 (2012), REStat 94(4), 1014-1024; Mariano & Murasawa (2003), JAE 18(4), 427-443; Lenza &
+                 Primiceri (2022), JAE 37(4), 688-699 (broken periods)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,31 +28,26 @@ import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
+from latentfactors.dynamic_periods import (
+    BrokenPeriods,
+    VarianceBreak,
+    broken_periods,
+    masked_periods,
+    start_scales,
+)
 from latentfactors.dynamic_series import (
     Block,
     DynamicForecasts,
-    masked_periods,
+    SeriesReading,
     model_structure,
+    summarise_fit,
     training_series,
 )
 from latentfactors.errors import ConfigurationError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
-from latentfactors.kernels.dynamic_factor import (
-    DynamicFactorParameters,
-    expectation,
-    observation_pattern,
-)
-from latentfactors.kernels.dynamic_factor_conditional import cell_law, completed
-from latentfactors.kernels.dynamic_factor_em import (
-    SMALLEST_VARIANCE,
-    DynamicFactorFit,
-    Structure,
-    count_parameters,
-    fit_dynamic_factor,
-    start_parameters,
-)
-from latentfactors.kernels.dynamic_factor_forecast import filter_sequence
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, observation_pattern
+from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_parameters
 from latentfactors.model import LatentFactorModel, known_assets
 from latentfactors.panel import Panel
 from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
@@ -78,7 +75,11 @@ class DFMConfig:
         `Block` objects beside the factors of all series.
     masked
         Periods (dates or integers) that estimation does not see, such as the first months of a pandemic. They
-        are named in the summary; `extract` and forecasts use them like any other.
+        are named in the summary; `extract` and forecasts use them like any other. Periods after the training
+        panel are not there to be hidden, and the summary says so.
+    variance_break
+        `VarianceBreak`: periods whose shocks are larger by scales that are estimated, so that they are used
+        for what they are worth; None: no such periods.
     tolerance
         Largest change of a parameter between cycles at which the iteration stops.
     max_iterations
@@ -95,6 +96,7 @@ class DFMConfig:
     idiosyncratic: Idiosyncratic = "ar1"
     blocks: tuple[Block, ...] = ()
     masked: tuple[Any, ...] = ()
+    variance_break: VarianceBreak | None = None
     tolerance: float = 1e-5
     max_iterations: int = 3000
 
@@ -118,6 +120,11 @@ class DFMConfig:
                 f"masked must be a tuple of periods, got {self.masked!r}: write ('2020-04',)"
             )
         object.__setattr__(self, "masked", tuple(self.masked))
+        if not isinstance(self.variance_break, VarianceBreak | None):
+            raise ConfigurationError(
+                f"variance_break must be a VarianceBreak or None, got {self.variance_break!r}: write "
+                "VarianceBreak(periods=('2020-03', '2020-04'))"
+            )
 
     @property
     def autoregressive(self) -> bool:
@@ -145,6 +152,8 @@ class DFMEstimates:
     variance : (n,) of the idiosyncratic innovations
     transition : (p, r, r)
     innovation : (r, r)
+    broken : (M,) periods of a variance break, in order of time
+    shock_scale : (M,) how many times larger their shocks are
     training : all training periods with values (S, n) in input units
     """
 
@@ -157,6 +166,8 @@ class DFMEstimates:
     variance: FloatArray
     transition: FloatArray
     innovation: FloatArray
+    broken: npt.NDArray[Any]
+    shock_scale: FloatArray
     training: History
 
     def __post_init__(self) -> None:
@@ -166,7 +177,12 @@ class DFMEstimates:
     def parameters(self) -> DynamicFactorParameters:
         """As the kernels take them."""
         return DynamicFactorParameters(
-            self.loadings, self.persistence, self.variance, self.transition, self.innovation
+            self.loadings,
+            self.persistence,
+            self.variance,
+            self.transition,
+            self.innovation,
+            self.shock_scale,
         )
 
     @property
@@ -174,11 +190,20 @@ class DFMEstimates:
         """(n,) stationary variance of the idiosyncratic terms."""
         return self.variance / (1.0 - self.persistence**2)
 
-    def read(self, panel: Panel) -> tuple[FloatArray, int]:
-        """A panel's standardised values (B + T, n) and B, the training periods put before them."""
+    def read(self, panel: Panel, *, autoregressive: bool) -> SeriesReading:
+        """A panel as the kernels take it, with the training periods before it that it continues."""
         wide = wide_series(panel, self.series)
         values, before = self.training.prepend(panel.index, wide, "DynamicFactorModel")
-        return (values - self.location) / self.scale, before
+        times = np.concatenate([self.training.times[:before], panel.times])
+        broken = BrokenPeriods(self.broken, self.shock_scale).among(times)
+        return SeriesReading(
+            (values - self.location) / self.scale,
+            before,
+            replace(self.parameters, scale=broken.scale),
+            broken.rows,
+            self.weights,
+            autoregressive,
+        )
 
 
 class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
@@ -212,20 +237,30 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
     def _estimate(self, panel: Panel) -> tuple[DFMEstimates, FitSummary]:
         config = self.config
         hidden, remarks = masked_periods(panel, config.masked)
+        broken, aside = broken_periods(panel, config.variance_break, hidden)
+        unusual = hidden.copy()
+        unusual[broken] = True
         wide, labels, warnings = training_series(
-            panel, hidden, config.blocks, config.n_factors, config.factor_lags
+            panel, unusual, config.blocks, config.n_factors, config.factor_lags
         )
         weights = aggregation_weights(panel, labels)
         visible = np.where(hidden[:, None], np.nan, wide)
-        location, scale = np.nanmean(visible, axis=0), np.nanstd(visible, axis=0)
-        values = (visible - location) / scale
+        # units, means and the start are those of usual periods
+        usual = np.where(unusual[:, None], np.nan, wide)
+        location, scale = np.nanmean(usual, axis=0), np.nanstd(usual, axis=0)
+        values, usual = (visible - location) / scale, (usual - location) / scale
         structure = model_structure(
             labels, config.blocks, config.n_factors, autoregressive=config.autoregressive
         )
         pattern = observation_pattern(
-            values, autoregressive=config.autoregressive, lags=config.factor_lags, weights=weights
+            values,
+            autoregressive=config.autoregressive,
+            lags=config.factor_lags,
+            weights=weights,
+            broken=broken,
         )
-        start = start_parameters(values, weights, structure, config.factor_lags)
+        start = start_parameters(usual, weights, structure, config.factor_lags)
+        start = replace(start, scale=start_scales(values[broken]))
         fit = fit_dynamic_factor(
             start, pattern, structure, tolerance=config.tolerance, max_iterations=config.max_iterations
         )
@@ -240,15 +275,20 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             variance=found.variance,
             transition=found.transition,
             innovation=found.innovation,
+            broken=panel.times[broken],
+            shock_scale=found.scale,
             training=History(panel.times, wide),
         )
-        return estimates, _summarise(fit, structure, values, labels, (*warnings, *remarks))
+        said = tuple(
+            f"shocks of {time} are estimated to be {size:.1f} times as large as usual"
+            for time, size in zip(estimates.broken, estimates.shock_scale, strict=True)
+        )
+        remarks = (*warnings, *remarks, *aside, *said)
+        return estimates, summarise_fit(fit, structure, values, scale, labels, remarks)
 
     def _extract(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        values, before = estimates.read(panel)
-        filtered = filter_sequence(
-            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
-        )
+        reading = estimates.read(panel, autoregressive=self.config.autoregressive)
+        before, filtered = reading.before, reading.filtered()
         r = estimates.loadings.shape[1]
         factors = Factors(
             values=filtered.mean[before:, 0, :r],
@@ -261,25 +301,17 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             series=estimates.series,
             location=estimates.location,
             scale=estimates.scale,
-            parameters=estimates.parameters,
+            parameters=reading.parameters,
             filtered=filtered,
             before=before,
         )
         return self._state(panel, estimates, factors, native)
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        values, before = estimates.read(panel)
-        pattern = observation_pattern(
-            values,
-            autoregressive=self.config.autoregressive,
-            lags=self.config.factor_lags,
-            weights=estimates.weights,
-        )
-        expected = expectation(estimates.parameters, pattern)
-        r, first = estimates.loadings.shape[1], before + pattern.lead
+        means, covariances = estimates.read(panel, autoregressive=self.config.autoregressive).smoothed()
         factors = Factors(
-            values=expected.means[first:, :r],
-            covariance=expected.covariances[first:, 0, :r, :r],
+            values=means,
+            covariance=covariances,
             names=self.config.factor_names,
             information="smoothed",
         )
@@ -304,18 +336,12 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
         """
         self._check_panel(panel)
         estimates = self.estimates
-        values, before = estimates.read(panel)
+        reading = estimates.read(panel, autoregressive=self.config.autoregressive)
         places = locate_cells(panel, cells, estimates.series, "DynamicFactorModel")
-        law = cell_law(
-            values,
-            estimates.parameters,
-            estimates.weights,
-            [(before + period, series) for period, series in places],
-            autoregressive=self.config.autoregressive,
-        )
+        law = reading.law(places)
         columns = np.array([series for _, series in places])
         scale = estimates.scale[columns]
-        per_value = scale[:, None, None] * law.weights[:, before:] / estimates.scale
+        per_value = scale[:, None, None] * law.weights[:, reading.before :] / estimates.scale
         known = panel.index.match_assets(estimates.series)[panel.asset_codes]
         by_row = per_value[:, panel.index.period_codes, np.maximum(known, 0)]
         return ConditionalLaw(
@@ -328,10 +354,7 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
         """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
         self._check_panel(panel)
         estimates = self.estimates
-        values, before = estimates.read(panel)
-        filled = completed(
-            values, estimates.parameters, estimates.weights, autoregressive=self.config.autoregressive
-        )[before:]
+        filled = estimates.read(panel, autoregressive=self.config.autoregressive).completed()
         known = panel.index.match_assets(estimates.series)[panel.asset_codes]
         by_row = (estimates.location + estimates.scale * filled)[
             panel.index.period_codes, np.maximum(known, 0)
@@ -370,34 +393,3 @@ def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
     out = trained[known]
     out[known < 0] = np.nan
     return out
-
-
-def _summarise(
-    fit: DynamicFactorFit,
-    structure: Structure,
-    values: FloatArray,
-    labels: npt.NDArray[Any],
-    warnings: tuple[str, ...],
-) -> FitSummary:
-    n_parameters = count_parameters(fit.parameters, structure)
-    n_periods = values.shape[0]
-    heywood = labels[fit.parameters.variance <= 2.0 * SMALLEST_VARIANCE]
-    if heywood.size:
-        warnings = (*warnings, f"reproduced by the factors without noise: {', '.join(map(str, heywood))}")
-    if not fit.converged:
-        warnings = (*warnings, f"not converged, {fit.reason}: raise max_iterations")
-    return FitSummary(
-        converged=fit.converged,
-        reason=fit.reason,
-        n_iterations=fit.n_iterations,
-        objective=fit.objective_path,
-        objective_name="log-likelihood",
-        loglikelihood=fit.loglikelihood,
-        metrics={
-            "n_parameters": float(n_parameters),
-            "aic": 2.0 * n_parameters - 2.0 * fit.loglikelihood,
-            "bic": float(np.log(n_periods)) * n_parameters - 2.0 * fit.loglikelihood,
-            "score": fit.score,
-        },
-        warnings=warnings,
-    )
