@@ -156,7 +156,9 @@ def maximise(
     transition, innovation = np.zeros_like(new.transition), np.zeros_like(new.innovation)
     precision = shock_precision(parameters, pattern) if pattern.broken.size else None
     statistics = factor_moments(expected, parameters.transition.shape, precision)
-    for group in structure.groups:
+    if len(structure.groups) == 1:
+        transition, innovation = var_step(statistics, new.transition, new.innovation)
+    for group in structure.groups if len(structure.groups) > 1 else ():
         block = np.ix_(group, group)
         a, q = var_step(statistics.of(group), new.transition[:, *block], new.innovation[block])
         transition[:, *block], innovation[block] = a, q

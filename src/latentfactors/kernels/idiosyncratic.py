@@ -48,8 +48,9 @@ def idiosyncratic_step(
     n_all = np.maximum(moments.n_first + moments.count.sum(axis=1), 1.0)
     if not autoregressive:
         # a first observation, an aggregate's latent series: with phi = 0 all terms are squares of e_t
-        zero = np.zeros(1)
-        unit = 1.0 + (window_weights(zero, moments.window) @ excess(parameters))[:, 0]
+        unit = np.ones(moments.gaps.size)
+        if moments.window.shape[1]:
+            unit += (window_weights(np.zeros(1), moments.window) @ excess(parameters))[:, 0]
         total = moments.first + moments.now @ (1.0 / unit)
         return replace(parameters, variance=np.maximum(total / n_all, smallest_variance))
     persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
