@@ -179,7 +179,8 @@ def markdown(frame: pl.DataFrame, digits: int = 2) -> str:
 # ------------------------------------------------------------------------------------ New York vintages
 
 
-def new_york_vintages(data: Path, quick: bool) -> str:
+def new_york_store(data: Path) -> tuple[VintageStore, list[np.datetime64]]:
+    """All 80 vintages and their days."""
     folder = data / "nyfed_nowcast_vintages"
     table = pl.read_parquet(folder / "us_vintages_2016_2017.parquet")
     lines = pl.read_csv(folder / "spec_us_example.csv").to_dicts()
@@ -203,8 +204,13 @@ def new_york_vintages(data: Path, quick: bool) -> str:
     days = sorted(table["vintage"].unique().to_list())
     codes = {name: NY_CODES[spec[name]["Transformation"]] for name in series}
     store = VintageStore.from_vintages([(day, vintage(day)) for day in days], codes=codes)
+    return store, [np.datetime64(day) for day in days]
+
+
+def new_york_vintages(data: Path, quick: bool) -> str:
+    store, days = new_york_store(data)
     config = DFMConfig(n_factors=1, tolerance=1e-2, max_iterations=200)
-    dates = [np.datetime64(day) for day in days][:: 20 if quick else 1]
+    dates = days[:: 20 if quick else 1]
     began = time.perf_counter()
     records, converged = run(store, dates, data, config)
     seconds = time.perf_counter() - began
@@ -228,7 +234,7 @@ def new_york_vintages(data: Path, quick: bool) -> str:
     return f"""
 ## {len(dates)} real vintages of the New York Fed's panel, {dates[0]} to {dates[-1]}
 
-{len(series)} series, three of them quarterly; one factor, AR(1) idiosyncratic terms, refitted on every
+{store.series.size} series, three of them quarterly; one factor, AR(1) idiosyncratic terms, refitted on every
 vintage ({seconds:.0f} seconds for {3 * len(dates)} fits; {converged} of {len(dates)} factor models
 converged). RMSFE against the first release by days to release,
 ratios to AR(1).
@@ -247,26 +253,33 @@ The largest difference between a revision and the sum of its lines is {worst:.1e
 # ------------------------------------------------------------------------------------ seven FRED vintages
 
 
-def seven_vintages(data: Path, quick: bool) -> str:
+STEMS = ("2020-02", "2020-03", "2020-09", "2021-09", "2021-11", "2023-03", "2024-02")
+
+
+def fred_vintage(data: Path, stem: str) -> Panel:
+    """FRED-MD of a file with GDP of FRED-QD, from 1985; outliers beyond ten interquartile ranges hidden."""
     folder = data / "fred_bvar_vintages"
     # three series of the older files that the list of codes lacks, as FRED-MD has them
     codes = {"TWEXMMTH": 5, "MZMSL": 6, "VXOCLSx": 1}
     for line in read_table(folder / "fred_trans.csv.gz").iter_rows(named=True):
         codes[line["variable"]] = CODES.get(line["fred_md"] or line["fred_qd"], 1)
+    # of the quarterly file only GDP is used, whatever its other series would need
+    for name in read_fred_csv(folder / f"fred_qd_{stem}.csv.gz").names:
+        codes.setdefault(name, 1)
+    panel = mixed_frequency_panel(
+        folder / f"fred_md_{stem}.csv.gz",
+        folder / f"fred_qd_{stem}.csv.gz",
+        codes=codes,
+        outlier_threshold=10.0,
+    )
+    return panel.between(panel.index.position("1985-01"), panel.n_periods)
+
+
+def seven_vintages(data: Path, quick: bool) -> str:
     released, published = first_releases(data), gdpnow(data)
     lines = []
-    stems = ["2020-02", "2020-03", "2020-09", "2021-09", "2021-11", "2023-03", "2024-02"]
-    for stem in stems[: 1 if quick else None]:
-        # of the quarterly file only GDP is used, whatever its other series would need
-        for name in read_fred_csv(folder / f"fred_qd_{stem}.csv.gz").names:
-            codes.setdefault(name, 1)
-        panel = mixed_frequency_panel(
-            folder / f"fred_md_{stem}.csv.gz",
-            folder / f"fred_qd_{stem}.csv.gz",
-            codes=codes,
-            outlier_threshold=10.0,
-        )
-        panel = panel.between(panel.index.position("1985-01"), panel.n_periods)
+    for stem in STEMS[: 1 if quick else None]:
+        panel = fred_vintage(data, stem)
         inside = [m for m in PANDEMIC if np.datetime64(m, "M") <= panel.times[-1].astype("datetime64[M]")]
         config = DFMConfig(n_factors=2, masked=tuple(inside), tolerance=1e-2, max_iterations=200)
         model = DynamicFactorModel(config)
@@ -341,7 +354,8 @@ information. Seven files rank nobody.
 # ------------------------------------------------------------------------------------ pseudo real time
 
 
-def pseudo_real_time(data: Path, quick: bool) -> str:
+def pseudo_store(data: Path) -> VintageStore:
+    """Final values, released by the publication lags and, for GDP, on the days of its first releases."""
     monthly = data / "fred_md" / "fred_md_2023-12.csv.gz"
     panel = mixed_frequency_panel(monthly, data / "fred_qd" / "fred_qd_2025-01.csv.gz")
     panel = panel.between(panel.index.position("1985-01"), panel.index.position("2019-12") + 1)
@@ -354,7 +368,11 @@ def pseudo_real_time(data: Path, quick: bool) -> str:
         for end, (day, _) in first_releases(data).items()
         if end >= np.datetime64("1992-12-31")
     }
-    store = VintageStore.from_calendar(panel, replace(calendar, dates=out))
+    return VintageStore.from_calendar(panel, replace(calendar, dates=out))
+
+
+def pseudo_real_time(data: Path, quick: bool) -> str:
+    store = pseudo_store(data)
     months = np.arange(np.datetime64("2005-01"), np.datetime64("2020-01"))
     dates = list(months.astype("datetime64[D]") + np.timedelta64(19, "D"))[:: 30 if quick else 1]
     began = time.perf_counter()
@@ -375,9 +393,9 @@ def pseudo_real_time(data: Path, quick: bool) -> str:
     return f"""
 ## Pseudo real time, the 20th of every month from {dates[0]} to {dates[-1]}
 
-{panel.n_assets - 1} monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, and GDP
-of FRED-QD 2025-01 on the days of its first releases: the ragged edge is realistic, the values are final ones,
-which no forecaster had. One factor, refitted every month ({seconds:.0f} seconds for {3 * len(dates)} fits;
+{store.series.size - 1} monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, and
+GDP of FRED-QD 2025-01 on the days of its first releases: the ragged edge is realistic, the values are final
+ones, which no forecaster had. One factor, refitted every month ({seconds:.0f} seconds for {3 * len(dates)} fits;
 {converged} of {len(dates)} factor models converged). Against the first release.
 
 {markdown(near)}

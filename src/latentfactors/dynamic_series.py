@@ -16,8 +16,7 @@ from latentfactors.errors import (
     PanelMismatchError,
 )
 from latentfactors.estimator import at_least
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
-from latentfactors.kernels.dynamic_factor_conditional import CellLaw, cell_law, completed
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
 from latentfactors.kernels.dynamic_factor_em import (
     SMALLEST_VARIANCE,
     DynamicFactorFit,
@@ -26,7 +25,6 @@ from latentfactors.kernels.dynamic_factor_em import (
 )
 from latentfactors.kernels.dynamic_factor_forecast import (
     FilteredSequence,
-    filter_sequence,
     forecast_sequence,
 )
 from latentfactors.panel import Panel
@@ -39,14 +37,12 @@ from latentfactors.validate import count
 __all__ = [
     "Block",
     "DynamicForecasts",
-    "SeriesReading",
     "model_structure",
     "summarise_fit",
     "training_series",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Observations below which a series says nothing.
 _FEWEST = 5
@@ -84,73 +80,6 @@ class Block:
             raise ConfigurationError(
                 f"a block needs a name and two or more different series, got {self.name!r}, {self.series!r}"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class SeriesReading:
-    """A panel's standardised values (B + T, n), B training periods first, and the parameters that hold there.
-
-    Attributes
-    ----------
-    values : (B + T, n)
-    before : B
-    parameters : with the scales of the broken rows
-    broken : (M,) rows
-    weights : (n, L) of aggregates
-    autoregressive : whether idiosyncratic terms are AR(1)
-    """
-
-    values: FloatArray
-    before: int
-    parameters: DynamicFactorParameters
-    broken: IntArray
-    weights: FloatArray
-    autoregressive: bool
-
-    def smoothed(self) -> tuple[FloatArray, FloatArray]:
-        """(T, r) means and (T, r, r) covariances of the factors given the whole panel."""
-        pattern = observation_pattern(
-            self.values,
-            autoregressive=self.autoregressive,
-            lags=self.parameters.transition.shape[0],
-            weights=self.weights,
-            broken=self.broken,
-        )
-        expected = expectation(self.parameters, pattern)
-        r, first = self.parameters.loadings.shape[1], self.before + pattern.lead
-        return expected.means[first:, :r], expected.covariances[first:, 0, :r, :r]
-
-    def filtered(self) -> FilteredSequence:
-        """Laws of the recent past at all B + T periods."""
-        return filter_sequence(
-            self.values,
-            self.parameters,
-            self.weights,
-            autoregressive=self.autoregressive,
-            broken=self.broken,
-        )
-
-    def law(self, places: Sequence[tuple[int, int]]) -> CellLaw:
-        """Of cells (period of the panel, series)."""
-        return cell_law(
-            self.values,
-            self.parameters,
-            self.weights,
-            [(self.before + period, series) for period, series in places],
-            autoregressive=self.autoregressive,
-            broken=self.broken,
-        )
-
-    def completed(self) -> FloatArray:
-        """(T, n) values, missing ones replaced by their means given the whole panel."""
-        filled = completed(
-            self.values,
-            self.parameters,
-            self.weights,
-            autoregressive=self.autoregressive,
-            broken=self.broken,
-        )
-        return filled[self.before :]
 
 
 def training_series(

@@ -24,8 +24,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.dynamic_periods import BrokenPeriods, masked_periods
-from latentfactors.dynamic_series import SeriesReading, model_structure
+from latentfactors.dynamic_periods import masked_periods
+from latentfactors.dynamic_series import model_structure
+from latentfactors.dynamic_states import SeriesReading, read_series
 from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, freeze
 from latentfactors.kernels.dynamic_factor import observation_pattern, state_law
@@ -244,7 +245,9 @@ def factor_contributions(
     estimates = model.estimates
     r = estimates.loadings.shape[1]
     out = {}
-    reading = estimates.read(panel, autoregressive=model.config.autoregressive)
+    reading = read_series(
+        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
+    )
     for name, members in _members(groups, estimates.series).items():
         alone = _others_at_mean(reading, members)
         if information == "filtered":
@@ -272,7 +275,9 @@ def forecast_contributions(
     column = np.flatnonzero(estimates.series == series)
     if column.size != 1:
         raise PanelMismatchError(f"the model knows no series {series!r}")
-    reading = estimates.read(panel, autoregressive=model.config.autoregressive)
+    reading = read_series(
+        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
+    )
     out = {}
     for name, members in _members(groups, estimates.series).items():
         filtered = _others_at_mean(reading, members).filtered()
@@ -324,7 +329,7 @@ def draw_panel(model: DynamicFactorModel, panel: Panel, seed: int, *, gaps: bool
     factors[:p] = rng.multivariate_normal(np.zeros(p * r), start, method="cholesky").reshape(p, r)
     shocks = rng.normal(size=(len(factors), r)) @ np.linalg.cholesky(parameters.innovation).T
     own = rng.normal(size=(len(factors), n)) * np.sqrt(parameters.variance)
-    broken = BrokenPeriods(estimates.broken, estimates.shock_scale).among(panel.times)
+    broken = estimates.breaks.among(panel.times)
     rows = broken.rows + lead + p
     shocks[rows], own[rows] = broken.scale[:, None] * shocks[rows], broken.scale[:, None] * own[rows]
     own[0] /= np.sqrt(1.0 - parameters.persistence**2)

@@ -34,6 +34,7 @@ MODELS = {
     "factor_regression": "models.factor_regression:FactorRegressionModel",
     "ipca": "models.ipca:IPCAModel",
     "cae": "models.cae:CAEModel",
+    "d2fm": "models.d2fm:D2FMModel",
     "dfm": "models.dfm:DynamicFactorModel",
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",
@@ -56,6 +57,9 @@ PREDICTORS = {
     "autoregressive": "models.autoregressive:AutoregressivePredictor",
     "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
     "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
+    "neural_network": "models.learners:NeuralNetworkPredictor",
+    "gradient_boosting": "models.learners:GradientBoostingPredictor",
+    "neuralforecast": "models.neuralforecast:NeuralForecastPredictor",
 }
 STEPS = {
     "characteristics_from_returns": "characteristics:characteristics_from_returns",

@@ -26,6 +26,8 @@ from latentfactors import (
     CreditFactorModel,
     CrossSectionalOLSPredictor,
     CrossSectionalRidgePredictor,
+    D2FMConfig,
+    D2FMModel,
     DFMConfig,
     DynamicFactorModel,
     EWMAFactorForecaster,
@@ -56,6 +58,7 @@ from latentfactors import (
     VARFactorForecaster,
     ZeroPredictor,
 )
+from latentfactors.evaluate import SelectedPredictor, SelectionConfig
 from latentfactors.kernels.cross_section import period_ranks
 from tests.contracts.doubles import ConditionalDouble, StateSpaceDouble, StaticDouble, WeightDouble
 from tests.contracts.panels import contract_panel
@@ -378,6 +381,26 @@ def dynamic_declared(model, panel):
     }
 
 
+def deep_declared(model, panel):
+    """Var(f) = I of the factors' law; Lambda'D^-1 Lambda diagonal, descending; largest loadings positive."""
+    found = model.estimates
+    r, p = found.loadings.shape[1], len(found.transition)
+    companion, noise = np.eye(p * r, k=-r), np.zeros((p * r, p * r))
+    companion[:r], noise[:r, :r] = np.hstack(list(found.transition)), found.innovation
+    size = (p * r) ** 2
+    variance = np.linalg.solve(np.eye(size) - np.kron(companion, companion), noise.ravel())
+    variance = variance.reshape(p * r, p * r)[:r, :r]
+    gram = found.loadings.T @ (found.loadings / found.idiosyncratic_variance[:, None])
+    diagonal = np.diag(gram)
+    largest = found.loadings[np.abs(found.loadings).argmax(axis=0), np.arange(r)]
+    return {
+        "factors have unit variance": np.abs(variance - np.eye(r)).max(),
+        "information diagonal": np.abs(gram - np.diag(diagonal)).max() / diagonal.max(),
+        "information descending": max(0.0, np.diff(diagonal).max() / diagonal.max()),
+        "largest loading positive": max(0.0, -largest.min()),
+    }
+
+
 # ------------------------------------------------------------------------ the list
 
 NO_FACTORS = {3: "has no latent factors, so nothing to rotate"}
@@ -440,9 +463,9 @@ NAMED_CASES = {
         None,
         gauge_declared,
     ),
-    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-10)), None, gauge_declared),
+    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-20)), None, gauge_declared),
     "GFM, encoder": (
-        GraphFactorModel(GraphFactorConfig(tolerance=1e-10, infer="encoder", cold_start=False)),
+        GraphFactorModel(GraphFactorConfig(tolerance=1e-20, infer="encoder", cold_start=False)),
         None,
         gauge_declared,
     ),
@@ -468,6 +491,17 @@ CAE_CONFIGS = {
             default_checkpoint="best",
             n_ensemble=2,
         ),
+    ),
+}
+
+D2FM_CONFIGS = {
+    "linear decoder": D2FMConfig(
+        n_factors=2,
+        hidden_units=(8,),
+        epochs_per_iteration=30,
+        pretraining_epochs=120,
+        max_iterations=3,
+        n_draws=10,
     ),
 }
 
@@ -622,6 +656,19 @@ CASES: list[Case] = [
         )
         for kind in ("iid", "ar1")
     ),
+    *(
+        Case(
+            name=f"D2FM, {name}",
+            make=pipeline(lambda config=config: D2FMModel(config), NativeFactorForecaster, NativeMapper),
+            # trained by gradient steps with noise: comes near, not within a tolerance
+            declared=deep_declared,
+            bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
+            shifts=True,
+            horizons=(0, 1, 2),
+            tolerance=1e-4,
+        )
+        for name, config in D2FM_CONFIGS.items()
+    ),
     Case(
         name="nowcasts of a dynamic factor model",
         make=lambda: NowcastPredictor(
@@ -730,6 +777,17 @@ CASES: list[Case] = [
         shifts=True,
         horizons=(3,),
         rows_matter="a hidden row three periods ahead is a hidden target",
+        lifted=NO_FACTORS,
+    ),
+    Case(
+        name="selected by validation",
+        make=lambda: SelectedPredictor(
+            {"mean": HistoricalMeanPredictor(), "AR": AutoregressivePredictor(lags=1)},
+            SelectionConfig(validation=8, step=4),
+        ),
+        new_assets="own_history",
+        shifts=True,
+        horizons=(1,),
         lifted=NO_FACTORS,
     ),
     Case(

@@ -268,3 +268,21 @@ def test_benchmarks_are_what_they_say():
         SeriesBenchmarkConfig(targets=("gdp",), method="naive")
     with pytest.raises(InsufficientDataError, match="needs 5"):
         ar.fit(panel.between(0, 12))
+
+
+def test_means_without_densities_are_the_same_means():
+    values, times = economy(n_periods=90, seed=8)
+    panel = panel_of(values, times).between(0, 88)
+    live, found = panel.extend(4), {}
+    for densities in (True, False):
+        predictor = NowcastPredictor(
+            DynamicFactorModel(DFMConfig(n_factors=1, tolerance=1e-2)), NAMES, densities=densities
+        )
+        predictor.fit(panel)
+        found[densities] = predictor.predict(live, start=live.times[88], horizon=-1).asset_forecast
+    full, means = found[True].expected_values, found[False].expected_values
+    assert np.isfinite(full).sum() == 4 * 7 + 2  # March to June have two quarter ends
+    np.testing.assert_allclose(means, full, rtol=0, atol=1e-10)
+    assert found[True].variance is not None
+    assert found[False].variance is None
+    assert predictor.identity != NowcastPredictor(predictor.model, NAMES).identity

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latentfactors import DFMConfig, DynamicFactorModel, Panel, SeriesInfo
+from latentfactors import DFMConfig, DynamicFactorModel, Panel, ReleaseCalendar, SeriesInfo
 from latentfactors.errors import ConfigurationError, MissingCapabilityError, PanelMismatchError
 from latentfactors.nowcast import nowcast, nowcast_news
 from latentfactors.nowcast.pairs import pair_vintages
@@ -191,28 +191,77 @@ def test_weight_times_news_is_the_dense_regression_on_surprises():
     np.testing.assert_allclose(found.contribution, expected, atol=1e-9)
 
 
+class WithoutWeights:
+    """A linear model's laws, without its weights: what a nonlinear model offers."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, panel):
+        return self.model.fit(panel)
+
+    def conditional(self, panel, cells):
+        return replace(self.model.conditional(panel, cells), weights=None)
+
+    def expected_values(self, panel):
+        return self.model.expected_values(panel)
+
+
 def test_a_nonlinear_mean_is_telescoped_and_says_so(fitted):
-    class Nonlinear:
-        """The same laws without weights."""
-
-        def __init__(self, model):
-            self.model = model
-
-        def fit(self, panel):
-            return self.model.fit(panel)
-
-        def conditional(self, panel, cells):
-            return replace(self.model.conditional(panel, cells), weights=None)
-
-        def expected_values(self, panel):
-            return self.model.expected_values(panel)
-
-    old, new = vintages(2, revisions=False)
-    model = Nonlinear(fitted[0])
+    old, new = vintages(2)
+    model = WithoutWeights(fitted[0])
     found = nowcast_news(model, model, old, new, "gdp", "2007-12-31")
     assert not found.exact
+    assert "telescoped" in repr(found)
     assert np.isnan(found.weight).all()
     assert abs(found.contribution.sum() - found.revision) < 1e-10
+    linear = nowcast_news(fitted[0], fitted[0], old, new, "gdp", "2007-12-31")
+    # the same cells under the same names, and together the same change
+    assert sorted(zip(found.kind, found.series, found.cell_period, strict=True)) == sorted(
+        zip(linear.kind, linear.series, linear.cell_period, strict=True)
+    )
+    assert found.revision == pytest.approx(linear.revision, abs=1e-12)
+    for kind, part in linear.by("kind").items():
+        assert found.by("kind")[kind] == pytest.approx(part, abs=1e-10)
+
+
+def test_a_telescope_lets_releases_enter_by_their_dates(fitted):
+    """Every line is the step between two laws, and the steps go by the calendar."""
+    old, new = vintages(1, revisions=False, withdrawals=False)
+    model = WithoutWeights(fitted[0])
+    lags = {name: 5 * (8 - k) for k, name in enumerate(NAMES)}  # the last series comes out first
+    calendar = ReleaseCalendar(lags=lags, frequency={n: "Q" if n == "gdp" else "M" for n in NAMES})
+    found = nowcast_news(model, model, old, new, "gdp", "2007-12-31", calendar=calendar)
+    days = [
+        calendar.release_date(series, period)
+        for series, period in zip(found.series, found.cell_period, strict=True)
+    ]
+    assert days == sorted(days)
+    assert len(set(days)) > 5
+    # the third line by hand: its own cell joins those of the first two
+    pair = pair_vintages(old, new, np.datetime64("2007-12-31"))
+    current, means = pair.old.copy(), []
+    for k in range(4):
+        means.append(model.conditional(pair.panel(current), [("gdp", "2007-12-31")]).mean[0])
+        place = (
+            int(np.searchsorted(pair.times, np.datetime64(found.cell_period[k]))),
+            pair.series.tolist().index(found.series[k]),
+        )
+        expected = pair.spread(model.expected_values(pair.panel(current)))[place]
+        assert found.expected[k] == pytest.approx(expected, abs=1e-12)
+        current[place] = pair.new[place]
+    np.testing.assert_allclose(found.contribution[:3], np.diff(means), atol=1e-12)
+    # the panel's own lags serve where no calendar is given, and the order matters to the lines
+    info = replace(new.series, publication_lag=tuple(lags[name] for name in NAMES))
+    own = nowcast_news(
+        model, model, replace(old, series=info), replace(new, series=info), "gdp", "2007-12-31"
+    )
+    np.testing.assert_array_equal(own.series, found.series)
+    plain = nowcast_news(model, model, old, new, "gdp", "2007-12-31")
+    assert plain.series.tolist() != found.series.tolist()
+    assert plain.revision == pytest.approx(found.revision, abs=1e-12)
+    by_series, other = found.by("series"), plain.by("series")
+    assert max(abs(by_series[name] - other[name]) for name in by_series) > 1e-6
 
 
 def test_bad_vintages_are_refused(fitted):

@@ -1,7 +1,14 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.comparison import (
+    CommonCells,
+    Comparison,
+    DieboldMarianoTable,
+    diebold_mariano_table,
+)
 from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
+from latentfactors.evaluate.contenders import Contenders, default_models
 from latentfactors.evaluate.density_tests import (
     CoverageTests,
     DensityEvaluation,
@@ -28,7 +35,14 @@ from latentfactors.evaluate.n_factors import (
     fill_by_factors,
     number_of_factors,
 )
-from latentfactors.evaluate.nowcasts import NowcastRecord, nowcast_record, nowcast_table, released_values
+from latentfactors.evaluate.nowcasts import (
+    NowcastRecord,
+    nowcast_record,
+    nowcast_records,
+    nowcast_table,
+    released_tables,
+    released_values,
+)
 from latentfactors.evaluate.portfolios import PortfolioSort, sort_portfolios
 from latentfactors.evaluate.priced_assets import PricedAssets, price_assets, pricing_table
 from latentfactors.evaluate.pricing_tests import (
@@ -39,15 +53,23 @@ from latentfactors.evaluate.pricing_tests import (
     performance,
     tangency_weights,
 )
+from latentfactors.evaluate.search import SearchResult, config_grid, search
+from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
+from latentfactors.evaluate.series_nowcasts import series_nowcast_summary, series_nowcast_table
+from latentfactors.evaluate.side_by_side import compare
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "CommonCells",
+    "Comparison",
     "ConfidenceSet",
+    "Contenders",
     "CoverageTests",
     "DensityEvaluation",
+    "DieboldMarianoTable",
     "EqualAccuracyTest",
     "FactorCounts",
     "FactorSpaceComparison",
@@ -59,13 +81,20 @@ __all__ = [
     "PricedAssets",
     "PureAlpha",
     "RawColumns",
+    "SearchResult",
+    "SelectedPredictor",
+    "SelectionConfig",
     "TangencyPath",
     "audit",
     "choose_by_bic",
     "clark_west",
     "compare_factor_spaces",
+    "compare",
+    "default_models",
+    "config_grid",
     "density_evaluation",
     "diebold_mariano",
+    "diebold_mariano_table",
     "fill_by_factors",
     "giacomini_white",
     "grs_test",
@@ -75,6 +104,7 @@ __all__ = [
     "metrics_table",
     "model_confidence_set",
     "nowcast_record",
+    "nowcast_records",
     "nowcast_table",
     "number_of_factors",
     "performance",
@@ -82,7 +112,11 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "released_tables",
     "released_values",
+    "search",
+    "series_nowcast_summary",
+    "series_nowcast_table",
     "sort_portfolios",
     "tangency_path",
     "tangency_weights",

@@ -24,7 +24,14 @@ from latentfactors.nowcast import VintageStore
 from latentfactors.periods import first_offenders, parse_times
 from latentfactors.track_record import WalkForwardResult
 
-__all__ = ["NowcastRecord", "nowcast_record", "nowcast_table", "released_values"]
+__all__ = [
+    "NowcastRecord",
+    "nowcast_record",
+    "nowcast_records",
+    "nowcast_table",
+    "released_tables",
+    "released_values",
+]
 
 FloatArray = npt.NDArray[np.float64]
 _NORMAL_90 = 1.6448536269514722
@@ -73,7 +80,10 @@ def nowcast_record(
     InsufficientDataError
         No nowcast of a released period made before its release.
     """
-    frame = result.frame()
+    return _record(result.frame(), target, released)
+
+
+def _record(frame: Any, target: Any, released: Mapping[Any, tuple[Any, float]]) -> NowcastRecord:
     frame = frame.filter(frame["asset"] == target)
     stamps = frame["timestamp"].to_numpy().astype("datetime64[D]")
     periods = frame["target_timestamp"].to_numpy().astype("datetime64[D]")
@@ -109,6 +119,37 @@ def nowcast_record(
     )
 
 
+def nowcast_records(
+    result: WalkForwardResult, released: Mapping[Any, Mapping[Any, tuple[Any, float]]]
+) -> dict[Any, NowcastRecord]:
+    """The nowcasts of several series: label -> record, see `nowcast_record`.
+
+    Parameters
+    ----------
+    result
+        From `walk_forward` with `VintageSplits` and a predictor of these series.
+    released
+        Label -> periods with release date and value, see `released_tables`.
+
+    Raises
+    ------
+    InsufficientDataError
+        No nowcast of any of them; a series without one is left out.
+    """
+    frame = result.frame()
+    found = {}
+    for target, own in released.items():
+        try:
+            found[target] = _record(frame, target, own)
+        except InsufficientDataError:
+            continue
+    if not found:
+        raise InsufficientDataError(
+            f"no nowcast of {first_offenders(map(repr, released))} was made before a release"
+        )
+    return found
+
+
 def released_values(
     store: VintageStore, target: Any, *, latest: bool = False
 ) -> dict[Any, tuple[np.datetime64, float]]:
@@ -128,26 +169,59 @@ def released_values(
     ConfigurationError
         A series that the store does not have.
     """
+    return released_tables(store, (target,), latest=latest)[target]
+
+
+def released_tables(
+    store: VintageStore, targets: Sequence[Any] | None = None, *, since: Any = None, latest: bool = False
+) -> dict[Any, dict[Any, tuple[np.datetime64, float]]]:
+    """First (or latest) released values of several series: label -> period -> release date and value.
+
+    Parameters
+    ----------
+    store
+        Vintages.
+    targets
+        Labels; None: all series of the store.
+    since
+        First reference period wanted; None: all. A vintage is read for every day on which one of them came
+        out, so this saves time.
+    latest
+        Values of the store's last vintage instead of first releases; dates stay those of the first.
+
+    Raises
+    ------
+    ConfigurationError
+        A series that the store does not have.
+    """
     labels = store.series.tolist()
-    if target not in labels:
-        raise ConfigurationError(f"the store has no {target!r}, it has {first_offenders(map(repr, labels))}")
-    mine = (store.code == labels.index(target)) & np.isfinite(store.value)
-    first: dict[Any, np.datetime64] = {}
-    for period, date in zip(store.period[mine], store.release[mine], strict=True):
-        first.setdefault(period, date)
-    days = sorted(set(first.values()))
-    panels = {store.dates[-1]: store.as_of(store.dates[-1])} if latest else {}
-    out: dict[Any, tuple[np.datetime64, float]] = {}
-    for day in days:
-        panel = panels[store.dates[-1]] if latest else store.as_of(day)
-        if target not in panel.assets.tolist():
-            continue
-        values = panel.wide()[:, panel.assets.tolist().index(target)]
-        for period in [each for each, date in first.items() if date == day]:
+    wanted = labels if targets is None else list(targets)
+    for target in wanted:
+        if target not in labels:
+            raise ConfigurationError(
+                f"the store has no {target!r}, it has {first_offenders(map(repr, labels))}"
+            )
+    mine = np.isfinite(store.value) & np.isin(store.code, [labels.index(target) for target in wanted])
+    if since is not None:
+        mine &= store.period >= parse_times([since], name="since")[0]
+    cells: dict[tuple[int, Any], np.datetime64] = {}
+    for code, period, date in zip(store.code[mine], store.period[mine], store.release[mine], strict=True):
+        cells.setdefault((int(code), period), date)
+    by_day: dict[np.datetime64, list[tuple[int, Any]]] = {}
+    for cell, date in cells.items():
+        by_day.setdefault(date, []).append(cell)
+    last = store.as_of(store.dates[-1]) if latest else None
+    out: dict[Any, dict[Any, tuple[np.datetime64, float]]] = {target: {} for target in wanted}
+    for day, released in sorted(by_day.items()):
+        panel = store.as_of(day) if last is None else last
+        values, column = panel.wide(), {label: k for k, label in enumerate(panel.assets.tolist())}
+        for code, period in released:
             place = int(np.searchsorted(panel.times, period))
-            if place < panel.n_periods and np.isfinite(values[place]):
-                out[period] = (day, float(values[place]))
-    return dict(sorted(out.items()))
+            if labels[code] in column and place < panel.n_periods:
+                value = values[place, column[labels[code]]]
+                if np.isfinite(value):
+                    out[labels[code]][period] = (day, float(value))
+    return {target: dict(sorted(found.items())) for target, found in out.items()}
 
 
 def nowcast_table(

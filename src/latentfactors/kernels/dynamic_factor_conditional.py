@@ -143,7 +143,7 @@ def completed(
     common = means[pattern.lead :, :r] @ parameters.loadings.T
     residual = values - common
     size = 1.0 / shock_precision(parameters, pattern)[pattern.lead :]
-    out = common + np.where(np.isfinite(residual), residual, _bridge(residual, parameters.persistence, size))
+    out = common + np.where(np.isfinite(residual), residual, bridge(residual, parameters.persistence, size))
     for k, series in enumerate(pattern.low):
         own = means[:, :r] @ parameters.loadings[series] + means[:, r + k]
         total = np.zeros(values.shape[0])
@@ -153,9 +153,10 @@ def completed(
     return np.where(np.isfinite(values), values, out)
 
 
-def _bridge(residual: FloatArray, persistence: FloatArray, size: FloatArray) -> FloatArray:
-    """Means of AR(1) paths (T, n) with shock variances `size` (T,) given their observed points."""
+def bridge(residual: FloatArray, persistence: FloatArray, size: FloatArray | None = None) -> FloatArray:
+    """Means of AR(1) paths (T, n) with shock variances `size` (T,), None: 1, given their observed points."""
     seen, phi = np.isfinite(residual), persistence
+    size = np.ones(len(residual)) if size is None else size
     filled = np.where(seen, residual, 0.0)
     # the mean of e_t given the last observation, and its variance; at an observation the value and none
     mean, variance = np.zeros_like(filled), np.zeros_like(filled)

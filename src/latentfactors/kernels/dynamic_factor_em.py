@@ -345,6 +345,23 @@ def _autoregress(error: FloatArray, autoregressive: bool, weights: FloatArray) -
 
 def normalise(parameters: DynamicFactorParameters, structure: Structure) -> DynamicFactorParameters:
     """Var(f) = I; Lambda'D^-1 Lambda diagonal, descending; largest loadings positive; inside every block."""
+    forward, backward = normalising_maps(parameters, structure)
+    innovation = backward @ parameters.innovation @ backward.T
+    return replace(
+        parameters,
+        loadings=np.where(structure.allowed, parameters.loadings @ forward, 0.0),
+        transition=np.einsum("ij,ljk,km->lim", backward, parameters.transition, forward),
+        innovation=(innovation + innovation.T) / 2,
+    )
+
+
+def normalising_maps(
+    parameters: DynamicFactorParameters, structure: Structure
+) -> tuple[FloatArray, FloatArray]:
+    """The map from normalised factors to the given ones, f = forward g, and its inverse (r, r).
+
+    Loadings go with `forward`, the law of g with `backward`.
+    """
     p, r = parameters.transition.shape[:2]
     noise = np.zeros((p * r, p * r))
     noise[:r, :r] = parameters.innovation
@@ -361,11 +378,4 @@ def normalise(parameters: DynamicFactorParameters, structure: Structure) -> Dyna
         vectors = vectors * fix_signs(scaled @ vectors)
         forward[block] = root @ vectors
         backward[block] = vectors.T @ np.linalg.inv(root)
-    # f = forward g, so loadings go with `forward`, the law of g with `backward`
-    innovation = backward @ parameters.innovation @ backward.T
-    return replace(
-        parameters,
-        loadings=np.where(structure.allowed, parameters.loadings @ forward, 0.0),
-        transition=np.einsum("ij,ljk,km->lim", backward, parameters.transition, forward),
-        innovation=(innovation + innovation.T) / 2,
-    )
+    return forward, backward

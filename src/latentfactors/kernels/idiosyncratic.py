@@ -45,21 +45,46 @@ def idiosyncratic_step(
     smallest_variance: float,
 ) -> DynamicFactorParameters:
     """The pair (phi, s) of every series that maximises its expected log-likelihood."""
+    persistence, variance = autoregress(
+        moments,
+        autoregressive=autoregressive,
+        smallest_variance=smallest_variance,
+        start=parameters.persistence,
+        broken=excess(parameters),
+    )
+    if not autoregressive:
+        return replace(parameters, variance=variance)
+    return replace(parameters, persistence=persistence, variance=variance)
+
+
+def autoregress(
+    moments: ResidualMoments,
+    *,
+    autoregressive: bool,
+    smallest_variance: float,
+    start: np.ndarray | None = None,
+    broken: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(phi, s), each (n,), from moments; phi = 0 for iid terms. A `start` is left only for a better pair.
+
+    broken : (M,) c^2 - 1 of the broken periods
+    """
+    more = np.zeros(0) if broken is None else broken
     n_all = np.maximum(moments.n_first + moments.count.sum(axis=1), 1.0)
+    persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
     if not autoregressive:
         # a first observation, an aggregate's latent series: with phi = 0 all terms are squares of e_t
         unit = np.ones(moments.gaps.size)
         if moments.window.shape[1]:
-            unit += (window_weights(np.zeros(1), moments.window) @ excess(parameters))[:, 0]
+            unit += (window_weights(np.zeros(1), moments.window) @ more)[:, 0]
         total = moments.first + moments.now @ (1.0 / unit)
-        return replace(parameters, variance=np.maximum(total / n_all, smallest_variance))
-    persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
-    old = np.clip(parameters.persistence, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
+        return persistence, np.maximum(total / n_all, smallest_variance)
+    old = np.zeros_like(n_all) if start is None else start
     _search(
-        old,
+        np.clip(old, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE),
         moments.gaps,
         moments.window,
-        excess(parameters),
+        more,
         moments.first,
         moments.n_first,
         moments.now,
@@ -72,7 +97,7 @@ def idiosyncratic_step(
         persistence,
         variance,
     )
-    return replace(parameters, persistence=persistence, variance=variance)
+    return persistence, variance
 
 
 @njit(cache=True)

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
-from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
+from latentfactors.conditional import Cell, ConditionalLaw
 from latentfactors.dynamic_periods import (
     BrokenPeriods,
     VarianceBreak,
@@ -37,20 +37,24 @@ from latentfactors.dynamic_periods import (
 )
 from latentfactors.dynamic_series import (
     Block,
-    DynamicForecasts,
-    SeriesReading,
     model_structure,
     summarise_fit,
     training_series,
+)
+from latentfactors.dynamic_states import (
+    filtered_state,
+    linear_conditional,
+    linear_expected_values,
+    smoothed_state,
 )
 from latentfactors.errors import ConfigurationError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, observation_pattern
 from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_parameters
-from latentfactors.model import LatentFactorModel, known_assets
+from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
-from latentfactors.state import Factors, FitSummary, LatentFactorState, Measurement, StaticLoadings
+from latentfactors.state import FitSummary, LatentFactorState
 from latentfactors.targeting import wide_series
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
@@ -190,20 +194,16 @@ class DFMEstimates:
         """(n,) stationary variance of the idiosyncratic terms."""
         return self.variance / (1.0 - self.persistence**2)
 
-    def read(self, panel: Panel, *, autoregressive: bool) -> SeriesReading:
-        """A panel as the kernels take it, with the training periods before it that it continues."""
+    @property
+    def breaks(self) -> BrokenPeriods:
+        """Periods with larger shocks."""
+        return BrokenPeriods(self.broken, self.shock_scale)
+
+    def read(self, panel: Panel) -> tuple[FloatArray, int]:
+        """A panel's standardised values (B + T, n) and B, the training periods put before them."""
         wide = wide_series(panel, self.series)
         values, before = self.training.prepend(panel.index, wide, "DynamicFactorModel")
-        times = np.concatenate([self.training.times[:before], panel.times])
-        broken = BrokenPeriods(self.broken, self.shock_scale).among(times)
-        return SeriesReading(
-            (values - self.location) / self.scale,
-            before,
-            replace(self.parameters, scale=broken.scale),
-            broken.rows,
-            self.weights,
-            autoregressive,
-        )
+        return (values - self.location) / self.scale, before
 
 
 class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
@@ -287,35 +287,26 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
         return estimates, summarise_fit(fit, structure, values, scale, labels, remarks)
 
     def _extract(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        reading = estimates.read(panel, autoregressive=self.config.autoregressive)
-        before, filtered = reading.before, reading.filtered()
-        r = estimates.loadings.shape[1]
-        factors = Factors(
-            values=filtered.mean[before:, 0, :r],
-            covariance=filtered.covariance[before:, :r, :r],
-            names=self.config.factor_names,
-            information="filtered",
+        return filtered_state(
+            panel,
+            estimates,
+            self.config.factor_names,
+            self.fitted.span,
+            type(self).__name__,
+            autoregressive=self.config.autoregressive,
+            breaks=estimates.breaks,
         )
-        native = DynamicForecasts(
-            index=panel.index,
-            series=estimates.series,
-            location=estimates.location,
-            scale=estimates.scale,
-            parameters=reading.parameters,
-            filtered=filtered,
-            before=before,
-        )
-        return self._state(panel, estimates, factors, native)
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
-        means, covariances = estimates.read(panel, autoregressive=self.config.autoregressive).smoothed()
-        factors = Factors(
-            values=means,
-            covariance=covariances,
-            names=self.config.factor_names,
-            information="smoothed",
+        return smoothed_state(
+            panel,
+            estimates,
+            self.config.factor_names,
+            self.fitted.span,
+            type(self).__name__,
+            autoregressive=self.config.autoregressive,
+            breaks=estimates.breaks,
         )
-        return self._state(panel, estimates, factors, None)
 
     def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
         """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
@@ -335,61 +326,18 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             Before `fit`; a series that training did not know; a period outside the panel; no cells.
         """
         self._check_panel(panel)
-        estimates = self.estimates
-        reading = estimates.read(panel, autoregressive=self.config.autoregressive)
-        places = locate_cells(panel, cells, estimates.series, "DynamicFactorModel")
-        law = reading.law(places)
-        columns = np.array([series for _, series in places])
-        scale = estimates.scale[columns]
-        per_value = scale[:, None, None] * law.weights[:, reading.before :] / estimates.scale
-        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
-        by_row = per_value[:, panel.index.period_codes, np.maximum(known, 0)]
-        return ConditionalLaw(
-            mean=estimates.location[columns] + scale * law.mean,
-            covariance=law.covariance * np.outer(scale, scale),
-            weights=np.where(known >= 0, by_row, 0.0),
+        return linear_conditional(
+            panel,
+            self.estimates,
+            cells,
+            type(self).__name__,
+            autoregressive=self.config.autoregressive,
+            breaks=self.estimates.breaks,
         )
 
     def expected_values(self, panel: Panel) -> FloatArray:
         """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
         self._check_panel(panel)
-        estimates = self.estimates
-        filled = estimates.read(panel, autoregressive=self.config.autoregressive).completed()
-        known = panel.index.match_assets(estimates.series)[panel.asset_codes]
-        by_row = (estimates.location + estimates.scale * filled)[
-            panel.index.period_codes, np.maximum(known, 0)
-        ]
-        return np.where(known >= 0, np.where(panel.observed, panel.values, by_row), np.nan)
-
-    def _state(
-        self, panel: Panel, estimates: DFMEstimates, factors: Factors, native: DynamicForecasts | None
-    ) -> LatentFactorState:
-        known = known_assets(panel.index, estimates.series, "DynamicFactorModel")
-        # an aggregate loads on several periods' factors, so it has no contemporaneous loading
-        is_low = (estimates.weights[:, 1:] != 0.0).any(axis=1)
-        loadings = np.where(is_low[:, None], np.nan, estimates.loadings)
-        own = estimates.idiosyncratic_variance
-        variance = np.where(known >= 0, own[known], own.mean())
-        return LatentFactorState(
-            index=panel.index,
-            factors=factors,
-            measurement=Measurement(
-                loadings=StaticLoadings(_by_series(loadings, known), panel.index),
-                location=_by_series(estimates.location, known),
-                scale=_by_series(estimates.scale, known),
-                residual_variance=variance[panel.asset_codes],
-            ),
-            n_realised=panel.n_realised,
-            fit_span=self.fitted.span,
-            native=native,
-            metadata={
-                "n_assets_without_loadings": int((panel.active_assets & (known < 0)).sum()),
-                "aggregates": tuple(estimates.series[is_low].tolist()),
-            },
+        return linear_expected_values(
+            panel, self.estimates, autoregressive=self.config.autoregressive, breaks=self.estimates.breaks
         )
-
-
-def _by_series(trained: FloatArray, known: npt.NDArray[np.int64]) -> FloatArray:
-    out = trained[known]
-    out[known < 0] = np.nan
-    return out

@@ -4,19 +4,30 @@
 
 Two readings of one formula: `forward` with the running moments of training, on NumPy arrays in float64 or on
 the device; `batch_forward` with the moments of the batch, which trains. Without batch norm u_j is used as it
-is. Parameters are named arrays: weight_j, gain_j, bias_j, and weight_J, bias_J of the last layer.
+is, and tanh may stand in place of max(., 0). Parameters are named arrays: weight_j, gain_j, bias_j, and
+weight_J, bias_J of the last layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["batch_forward", "fresh_layers", "fresh_members", "fresh_parameters", "forward"]
+__all__ = [
+    "Activation",
+    "activate",
+    "batch_forward",
+    "fresh_layers",
+    "fresh_members",
+    "fresh_parameters",
+    "forward",
+]
+
+Activation = Literal["relu", "tanh"]
 
 EPSILON = 1e-5
 _MOMENTUM = 0.1
@@ -73,7 +84,14 @@ def depth(parameters: Mapping[str, Any]) -> int:
     return sum(name.startswith("weight_") for name in parameters) - 1
 
 
-def forward(z: Any, parameters: Mapping[str, Any], layers: Mapping[str, Any]) -> Any:
+def activate(h: Any, activation: Activation) -> Any:
+    """max(h, 0) or tanh(h) of NumPy or JAX arrays."""
+    return h * (h > 0) if activation == "relu" else h.__array_namespace__().tanh(h)
+
+
+def forward(
+    z: Any, parameters: Mapping[str, Any], layers: Mapping[str, Any], activation: Activation = "relu"
+) -> Any:
     """(..., n, K) outputs for inputs (..., n, L) with the moments of training.
 
     Batch norm is folded into the weights, so a layer costs one product.
@@ -85,13 +103,16 @@ def forward(z: Any, parameters: Mapping[str, Any], layers: Mapping[str, Any]) ->
             seen = layers["seen"][..., None]
             k = parameters[f"gain_{j}"] / (layers[f"variance_{j}"] / seen + EPSILON) ** 0.5
             weight, bias = weight * k[..., None, :], bias - layers[f"mean_{j}"] / seen * k
-        h = h @ weight + bias[..., None, :]
-        h = h * (h > 0)
+        h = activate(h @ weight + bias[..., None, :], activation)
     return h @ parameters[f"weight_{last}"] + parameters[f"bias_{last}"][..., None, :]
 
 
 def batch_forward(
-    z: Any, mask: Any, parameters: Mapping[str, Any], layers: Mapping[str, Any]
+    z: Any,
+    mask: Any,
+    parameters: Mapping[str, Any],
+    layers: Mapping[str, Any],
+    activation: Activation = "relu",
 ) -> tuple[Any, dict[str, Any]]:
     """(K, n) outputs for inputs (n, L) with the moments of the rows in the mask (n,), and new moments.
 
@@ -110,6 +131,5 @@ def batch_forward(
             new[f"mean_{j}"] = (1.0 - _MOMENTUM) * layers[f"mean_{j}"] + _MOMENTUM * mean
             new[f"variance_{j}"] = (1.0 - _MOMENTUM) * layers[f"variance_{j}"] + _MOMENTUM * variance
             h = h * (parameters[f"gain_{j}"] / (variance + EPSILON) ** 0.5)[:, None]
-        h = h + parameters[f"bias_{j}"][:, None]
-        h = h * (h > 0)
+        h = activate(h + parameters[f"bias_{j}"][:, None], activation)
     return parameters[f"weight_{last}"].T @ h + parameters[f"bias_{last}"][:, None], new

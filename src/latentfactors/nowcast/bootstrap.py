@@ -3,9 +3,9 @@
     draw b       a panel of the fitted process with the gaps of the training panel, fitted anew: theta_b
     spread       Cov_b E[target | data; theta_b], the data being the real ones
 
-added to Cov[target | data; theta^] by `nowcast(..., parameter_draws=)`. Estimation is repeated whole, location
-and scale included, so nothing is asymptotic; conditional means do not depend on signs and order of factors,
-so nothing has to be aligned.
+added to Cov[target | data; theta^] by `nowcast(..., parameter_draws=)`. Estimation is repeated whole,
+location and scale included, so nothing is asymptotic; conditional means do not depend on signs and order of
+factors, so nothing has to be aligned.
 
 References: Pfeffermann & Tiller (2005), J. of Time Series Analysis 26(6), 893-916, on bootstrapping the
 prediction error of state-space models; Stoffer & Wall (1991), JASA 86, 1024-1033.
@@ -72,7 +72,7 @@ def bootstrap_parameters(
     Returns
     -------
     tuple of DynamicFactorModel
-        Their parameters are of the draws, their history is the real one, so that they speak about real panels.
+        Their parameters are of the draws, their history is the real one, so that they speak of real panels.
 
     Raises
     ------
@@ -100,8 +100,8 @@ def bootstrap_parameters(
     """
     if not isinstance(model, DynamicFactorModel):
         raise MissingCapabilityError(
-            f"{type(model).__name__} cannot draw panels of its own process: bootstrap a DynamicFactorModel, or "
-            "give models fitted in another way as parameter_draws"
+            f"{type(model).__name__} cannot draw panels of its own process: bootstrap a DynamicFactorModel, "
+            "or give models fitted in another way as parameter_draws"
         )
     seeds = np.random.SeedSequence(options.seed).generate_state(options.n_draws).tolist()
     run = joblib.delayed(_refit)

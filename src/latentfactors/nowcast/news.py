@@ -12,8 +12,9 @@ where w_j is the weight of cell j in the mean of a linear Gaussian model. The co
 release equals the weight of its value in the new vintage (Frisch & Waugh), so one law per vintage is enough.
 Re-estimation is split by series as the change of weight times deviation from the series' mean over Omega_old;
 what is left, the change of the level at average data, is its own line. Standardisation is part of the
-parameters. Models whose mean is not linear are telescoped: cells enter one after another, and each line is
-the step it caused.
+parameters. Models whose mean is not linear are telescoped: cells enter one after another, new ones in the
+order of their release dates, and each line is the step it caused. Another order would share out the same sum
+otherwise.
 
 References: Banbura & Modugno (2014), J. of Applied Econometrics 29(1), section 2.3, eqs. (8)-(13); Banbura,
 Giannone & Reichlin (2011), Nowcasting, Oxford Handbook of Economic Forecasting.
@@ -31,10 +32,11 @@ from latentfactors.conditional import Cell, ConditionalForecaster, ConditionalLa
 from latentfactors.errors import ConfigurationError, MissingCapabilityError, PanelMismatchError
 from latentfactors.estimator import freeze
 from latentfactors.frames import to_frame
+from latentfactors.nowcast.calendar import ReleaseCalendar
 from latentfactors.nowcast.estimate import own_frequency
 from latentfactors.nowcast.pairs import VintagePair, pair_vintages
 from latentfactors.panel import Panel
-from latentfactors.periods import parse_times, period_end
+from latentfactors.periods import is_date, parse_times, period_end
 
 __all__ = ["NewsDecomposition", "NewsKind", "nowcast_news"]
 
@@ -55,8 +57,8 @@ class NewsDecomposition:
     series : (n,) labels as text; "" for the level line of re-estimation
     group : (n,) of the series, "" where the panel states none
     cell_period : (n,) as text, "" for lines of a whole series
-    actual, expected : (n,) value, and what it was expected to be (revisions: the old value); NaN for
-        re-estimation
+    actual, expected : (n,) value, and what it was expected to be (revisions: the old value; a telescope:
+        given the cells before it); NaN for re-estimation
     weight : (n,) NaN where a line has none
     contribution : (n,)
     remarks : what entered no line: series that the model does not know
@@ -111,9 +113,10 @@ class NewsDecomposition:
         )
 
     def __repr__(self) -> str:
+        way = "" if self.exact else ", telescoped"
         return (
             f"NewsDecomposition({self.target} {self.period}: {self.old:.4g} -> {self.new:.4g}, "
-            f"{self.contribution.size} lines)"
+            f"{self.contribution.size} lines{way})"
         )
 
 
@@ -144,6 +147,7 @@ def nowcast_news(
     period: Any,
     *,
     dates: tuple[Any, Any] | None = None,
+    calendar: ReleaseCalendar | None = None,
 ) -> NewsDecomposition:
     """Decompose the change of a target's conditional mean between two vintages.
 
@@ -157,6 +161,9 @@ def nowcast_news(
         A series and any day of a reference period of its own frequency.
     dates
         Days of the vintages, checked for their order.
+    calendar
+        Order of the releases where the mean is telescoped; None: the panel's publication lags, where it has
+        any. Cells of one day enter by series.
 
     Returns
     -------
@@ -196,7 +203,7 @@ def nowcast_news(
     if exact:
         after = _linear(lines, pair, new_model, law, cells)
     else:
-        after = _telescope(lines, pair, new_model, float(law.mean[0]), cells)
+        after = _telescope(lines, pair, new_model, float(law.mean[0]), cells, calendar)
     columns = list(zip(*lines.rows, strict=True)) or [()] * 8
     texts = [np.array(column, dtype=str) for column in columns[:4]]
     numbers = [np.array(column, dtype=np.float64) for column in columns[4:]]
@@ -292,16 +299,26 @@ def _add_line(
 
 
 def _telescope(
-    lines: _Lines, pair: VintagePair, model: ConditionalForecaster, mean: float, cells: list[Cell]
-) -> float:
-    """Cells change one after another (withdrawals, revisions, releases; by period, then series)."""
+    lines: _Lines, pair: VintagePair, model: ConditionalForecaster, mean: float, cells: list[Cell],
+    calendar: ReleaseCalendar | None,
+) -> float:  # fmt: skip
+    """Cells change one after another: withdrawals and revisions by period and series, releases by date."""
     current = pair.old.copy()
     steps: list[tuple[NewsKind, list[tuple[int, int]]]] = [
-        ("withdrawal", pair.withdrawn), ("revision", pair.revised), ("release", pair.released),
+        ("withdrawal", pair.withdrawn), ("revision", pair.revised),
+        ("release", _by_release_date(pair, calendar)),
     ]  # fmt: skip
     for kind, places in steps:
         for place in places:
-            former = current[place]
+            former, actual = current[place], pair.new[place]
+            if kind == "withdrawal":
+                current[place], actual = np.nan, former
+            if kind != "revision":
+                former = pair.spread(model.expected_values(pair.panel(current)))[place]
+                if not np.isfinite(former):
+                    # unknown to the model, as in the linear decomposition: no line
+                    current[place] = pair.new[place]
+                    continue
             current[place] = pair.new[place]
             now = float(model.conditional(pair.panel(current), cells).mean[0])
             named = kind
@@ -309,9 +326,25 @@ def _telescope(
                 named = "new series"
             if kind == "withdrawal" and place[1] in pair.dropped_series:
                 named = "dropped series"
-            lines.add(named, pair, place, float(pair.new[place]), float(former), np.nan, now - mean)
+            lines.add(named, pair, place, float(actual), float(former), np.nan, now - mean)
             mean = now
     return mean
+
+
+def _by_release_date(pair: VintagePair, calendar: ReleaseCalendar | None) -> list[tuple[int, int]]:
+    """Released cells by day of release, then series, then period; what no calendar knows, by its period."""
+    info = pair.template.series
+    if calendar is None and info is not None and any(info.publication_lag) and pair.template.frequency:
+        calendar = ReleaseCalendar.from_panel(pair.template)
+    if calendar is None or not is_date(pair.times):
+        return pair.released
+
+    def day(place: tuple[int, int]) -> np.datetime64:
+        period, label = pair.times[place[0]], pair.series[place[1]].item()
+        known = label in calendar.lags or (label, period) in calendar.dates
+        return calendar.release_date(label, period) if known else period
+
+    return sorted(pair.released, key=lambda place: (day(place), str(pair.series[place[1]]), place[0]))
 
 
 def _remarks(pair: VintagePair, model: ConditionalForecaster) -> tuple[str, ...]:

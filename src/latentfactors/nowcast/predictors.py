@@ -54,6 +54,9 @@ class NowcastPredictor:
         A `LatentFactorModel` or `SeriesBenchmark` with `conditional`.
     targets
         Labels that are forecast; rows of other series are NaN.
+    densities
+        False: means alone, all from one pass through the data. The variances of many cells cost a pass each:
+        leave them out where every series of a panel is a target.
 
     Raises
     ------
@@ -75,7 +78,7 @@ class NowcastPredictor:
     2
     """
 
-    def __init__(self, model: Any, targets: Sequence[Any]) -> None:
+    def __init__(self, model: Any, targets: Sequence[Any], *, densities: bool = True) -> None:
         if not isinstance(model, ConditionalForecaster) or not isinstance(model, Estimator):
             raise MissingCapabilityError(
                 f"{type(model).__name__} says no law of single cells: use a dynamic factor model"
@@ -84,6 +87,7 @@ class NowcastPredictor:
             raise ConfigurationError(f"targets must be a tuple of series, got {targets!r}: write ('gdp',)")
         self.model: Any = model
         self.targets = tuple(targets)
+        self.densities = bool(densities)
 
     def fit(self, panel: Panel) -> FitSummary:
         """Fit the model on what is known."""
@@ -119,8 +123,14 @@ class NowcastPredictor:
             if not cells:
                 continue
             past = longer.mask(longer.index.period_codes >= rows.start)
-            law = self.model.conditional(past, cells)
-            mean[places], variance[places] = law.mean, np.diag(law.covariance)
+            if self.densities:
+                law = self.model.conditional(past, cells)
+                mean[places], variance[places] = law.mean, np.diag(law.covariance)
+            else:
+                expected = longer.index.dense(self.model.expected_values(past))
+                mean[places] = [
+                    expected[longer.index.position(time), labels.index(label)] for label, time in cells
+                ]
         index = panel.index.between(first, panel.n_periods)
         begin = int(panel.offsets[first])
         forecast = AssetForecastResult(
@@ -128,7 +138,7 @@ class NowcastPredictor:
             fit_span=self.model.fitted.span,
             horizon=horizon,
             expected_values=mean[begin:],
-            variance=variance[begin:],
+            variance=variance[begin:] if self.densities else None,
         )
         if state is not None:
             state = state.between(first, panel.n_periods)
@@ -180,12 +190,13 @@ class NowcastPredictor:
 
     def clone(self) -> Self:
         """An unfitted copy."""
-        return type(self)(self.model.clone(), self.targets)
+        return type(self)(self.model.clone(), self.targets, densities=self.densities)
 
     @property
     def identity(self) -> str:
-        """Class, targets and the model's identity."""
-        return f"{class_path(type(self))}:{self.targets!r} | {self.model.identity}"
+        """Class, targets, whether densities are asked for, and the model's identity."""
+        means = "" if self.densities else " means"
+        return f"{class_path(type(self))}:{self.targets!r}{means} | {self.model.identity}"
 
     def save(self, directory: str | Path) -> Path:
         """Write the model and the targets; `load` gives them back exactly."""
@@ -198,11 +209,11 @@ class NowcastPredictor:
         return load_object(directory, cls)
 
     def _to_store(self) -> dict[str, Any]:
-        return {"model": self.model, "targets": self.targets}
+        return {"model": self.model, "targets": self.targets, "densities": self.densities}
 
     @classmethod
     def _from_store(cls, content: Mapping[str, Any]) -> Self:
-        return cls(content["model"], tuple(content["targets"]))
+        return cls(content["model"], tuple(content["targets"]), densities=content.get("densities", True))
 
     def __repr__(self) -> str:
         return f"<NowcastPredictor of {', '.join(map(str, self.targets))} by {self.model!r}>"
