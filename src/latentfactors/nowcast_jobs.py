@@ -296,6 +296,8 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     notes = [] if len(history) == len([s for s in snapshots if s.as_of != as_of]) else [
         f"there are snapshots later than {as_of}; this run is compared to the last one before it"
     ]  # fmt: skip
+    if as_of > store.dates[-1]:
+        notes.append(f"nothing was released after {store.dates[-1]}, the last release in the data")
     before = history[-1] if history else None
     model: Any = job.model.clone()
     old_model: Any = None if before is None else before.model(type(model))

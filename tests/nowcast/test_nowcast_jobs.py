@@ -14,6 +14,7 @@ from latentfactors.evaluate import NowcastRecord
 from latentfactors.nowcast import composite_indicator, nowcast, nowcast_news
 from latentfactors.nowcast_jobs import read_nowcast_job, run_nowcast_job
 from latentfactors.report import nowcast_figures as figures
+from latentfactors.report.nowcast_page import render_nowcast
 from tests.nowcast.test_news import NAMES, economy, fit, panel_of
 
 CONFIG = """
@@ -215,6 +216,8 @@ def test_a_bootstrap_widens_the_densities_and_a_break_is_read(folder):
     assert found.nowcast.parameter_covariance.shape == found.nowcast.covariance.shape
     assert any("3 bootstrap draws" in note for note in found.notes)
     assert any("2005-03-31" in each for each in found.model.summary.warnings)
+    assert "intervals of state and parameters" in render_nowcast(found)
+    assert "parameters taken as known" in render_nowcast(plain)
     snapshot = json.loads((found.folder / "snapshot.json").read_text())
     np.testing.assert_allclose(snapshot["std"], found.nowcast.standard_deviation)
     ptfa = text.replace('type = "dfm"\nn_factors = 1', PTFA)

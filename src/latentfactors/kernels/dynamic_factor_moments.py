@@ -116,7 +116,8 @@ def expected_moments(
     full = unpack(matrices.reshape(-1, 3 * k).reshape(-1, k)).reshape(n_gaps, n, 3, r, r)
     low_now = low_before = low_cross = low_first = np.zeros((0, 0))
     if pattern.low.size:
-        precision, end = shock_precision(parameters, pattern)[1:], expected.means.shape[0]
+        precision = shock_precision(parameters, pattern)[1:] if pattern.broken.size else None
+        end = expected.means.shape[0]
         low_now = second_moment(expected, 0, 1, end, precision)
         low_before = second_moment(expected, 0, 0, end - 1, precision)
         low_cross = second_moment(expected, 1, 1, end, precision)

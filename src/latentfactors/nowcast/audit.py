@@ -1,4 +1,4 @@
-"""An audit of a vintage store: does a vintage show anything that was released later?
+"""An audit of a vintage store: whether a vintage shows anything that was released later.
 
 Every vintage is made twice, from the whole store and from a store that ends on its day, which cannot know
 better: both have to be the same in every bit, transformations included. Where values are not transformed,
