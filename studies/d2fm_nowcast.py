@@ -1,6 +1,6 @@
 """US monthly series and GDP nowcast by deep and by linear dynamic factor models.
 
-python studies/d2fm_nowcast.py [--quick] [--first 2005] [--restarts 4] [--seed 0]
+python studies/d2fm_nowcast.py [--quick] [--first 2005] [--every 1] [--restarts 4]
 
 In the manner of tables 5 and 6 of Andreini, Izzo and Ricco (2020): pseudo real time on 23 monthly series and
 GDP, real vintages of the New York Fed, seven vintages of FRED-MD with GDP; AR(1) is the benchmark. Hyper-
@@ -95,7 +95,7 @@ def linear(n_factors: int) -> DynamicFactorModel:
 def candidates(restarts: int, seed: int, quick: bool) -> dict[str, D2FMConfig]:
     """What validation chooses among, from plain to rich."""
     base = D2FMConfig(n_factors=1, n_restarts=restarts, seed=seed)
-    axes: dict[str, tuple[Any, ...]] = {"n_factors": (1, 2, 3), "hidden_units": ((12,), (24, 12))}
+    axes: dict[str, tuple[Any, ...]] = {"n_factors": (1, 2, 3)}
     if quick:
         base, axes = replace(base, max_iterations=2, n_restarts=1), {"n_factors": (1, 2)}
     return config_grid(base, axes)
@@ -144,7 +144,9 @@ def gdp_share(table_: pl.DataFrame, days: int) -> pl.DataFrame:
 def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
     store = pseudo_store(options.data)
     months = np.arange(np.datetime64(f"{options.first}-01"), np.datetime64("2020-01"))
-    dates = list(months.astype("datetime64[D]") + np.timedelta64(19, "D"))[:: 60 if options.quick else 1]
+    dates = list(months.astype("datetime64[D]") + np.timedelta64(19, "D"))[
+        :: 60 if options.quick else options.every
+    ]
     known = store.as_of(dates[0])
     config, chosen = choose(known, candidates(options.restarts, options.seed, options.quick), options.quick)
     targets = tuple(store.series.tolist())
@@ -187,14 +189,14 @@ def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
             by_series = table(["series", "months", "D2FM", "DFM(1)", "DFM(2)"], lines)
             parts += ["RMSFE relative to AR(1) in the last 30 days before the release, by series:", by_series]
     used = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-    text = f"""### Pseudo real time, the 20th of every month from {dates[0]} to {dates[-1]}
+    text = f"""### Pseudo real time, {len(dates)} vintages from {dates[0]} to {dates[-1]}
 
 23 monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, GDP of FRED-QD on the
 days of its first releases: the ragged edge is realistic, the values are final ones. Parameters of all models
 are estimated once a year, on the first vintage with data of the year, and then held; {used} CPU seconds
 for {len(dates)} vintages. D2FM: tanh, linear codes and decoder, best of
 {config.n_restarts} restart(s) by loss.
-Its layers and factors were chosen on one-month forecasts of all series in the eight years before the first
+The number of factors was chosen on one-month forecasts of all series in the eight years before the first
 nowcast:
 
 {chosen}
@@ -228,7 +230,7 @@ def printed_tables(data: Path) -> str:
 
 def new_york(options: argparse.Namespace, config: D2FMConfig) -> str:
     store, days = new_york_store(options.data)
-    dates = days[:: 20 if options.quick else 2]
+    dates = days[:: 20 if options.quick else 4]
     monthly_names = tuple(
         name for name, own in zip(store.series.tolist(), store.info.frequency, strict=True) if own == "M"
     )
@@ -262,7 +264,7 @@ def new_york(options: argparse.Namespace, config: D2FMConfig) -> str:
     begin, end = (
         400 * nowcast(model, p, GDP, periods=["2016-12-31"]).mean[0] for p in (panels[0], panels[-1])
     )
-    return f"""### Vintages of the New York Fed, {dates[0]} to {dates[-1]}, every second of 80
+    return f"""### Vintages of the New York Fed, {dates[0]} to {dates[-1]}, every fourth of 80
 
 Monthly series against their first releases, at least four months a series; ratios of RMSFE to AR(1).
 
@@ -338,10 +340,14 @@ def indicators(options: argparse.Namespace, config: D2FMConfig) -> str:
     lines = []
     for form in ("invariant", "printed"):
         paths = np.array([composite_indicator(state, "INDPRO", form=form).values for state in states])
+        paths = paths[:, np.isfinite(paths).all(axis=0)]
         among = np.corrcoef(paths)
         own = among[: len(fits), : len(fits)][np.triu_indices(len(fits), 1)]
         turned = []
-        factors, loadings = fits[0].factors.values, fits[0].measurement.loadings.dense()[-1]
+        loadings = fits[0].measurement.loadings.values
+        loadings = loadings[np.isfinite(loadings).all(axis=1)]
+        factors = fits[0].factors.values
+        factors = factors[np.isfinite(factors).all(axis=1)]
         rng = np.random.default_rng(0)
         for _ in range(200):
             turn = np.linalg.qr(rng.normal(size=(config.n_factors,) * 2))[0]
@@ -375,22 +381,32 @@ is the same model.
 def main() -> None:
     more = argparse.ArgumentParser(add_help=False)
     more.add_argument("--first", type=int, default=2005, help="first year of the pseudo real-time part")
+    more.add_argument("--every", type=int, default=1, help="months between its vintages")
     more.add_argument("--restarts", type=int, default=4)
     more.add_argument("--seed", type=int, default=0)
     options = arguments(__doc__.splitlines()[0], more)
     for name in ("fred_md", "fred_qd", "gdp_realtime", "nyfed_nowcast_vintages", "fred_bvar_vintages"):
         data_folder(options.data, name)
     began = time.process_time()
+    settings = f"--first {options.first} --every {options.every} --restarts {options.restarts}"
+    sections = [
+        f"`python studies/d2fm_nowcast.py {settings} --seed {options.seed}`",
+        "RMSFE ratios below 1 beat AR(1); `dm_p` is the two-sided Diebold-Mariano test against it.",
+    ]
     text, config = pseudo_real_time(options)
-    sections = [text, new_york(options, config), seven(options, config), indicators(options, config)]
-    settings = f"--first {options.first} --restarts {options.restarts} --seed {options.seed}"
-    command = f"python studies/d2fm_nowcast.py {settings}"
+    sections.append(text)
+    show(sections, options.quick, began)
+    for section in (new_york, seven, indicators):
+        sections.append(section(options, config))
+        show(sections, options.quick, began)
+
+
+def show(sections: list[str], quick: bool, began: float) -> None:
+    """Print or write what there is so far."""
     used = f"{time.process_time() - began:.0f} CPU seconds, on a busy machine."
-    foot = f"{machine('jax', 'equinox', 'optax')}; {used}"
-    page = "\n\n".join([f"`{command}`", "RMSFE ratios below 1 are better than AR(1); `dm_p` is the two-sided "
-                        "Diebold-Mariano test against it.", *sections, foot])  # fmt: skip
-    if options.quick:
-        print(page)
+    page = "\n\n".join([*sections, f"{machine('jax', 'equinox', 'optax')}; {used}"])
+    if quick:
+        print(sections[-1], flush=True)
         return
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(f"# Nowcasts by deep dynamic factors\n\n{page}\n", encoding="utf-8")

@@ -395,8 +395,8 @@ def pseudo_real_time(data: Path, quick: bool) -> str:
 
 {store.series.size - 1} monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, and
 GDP of FRED-QD 2025-01 on the days of its first releases: the ragged edge is realistic, the values are final
-ones, which no forecaster had. One factor, refitted every month ({seconds:.0f} seconds for {3 * len(dates)} fits;
-{converged} of {len(dates)} factor models converged). Against the first release.
+ones, which no forecaster had. One factor, refitted every month ({seconds:.0f} seconds for
+{3 * len(dates)} fits; {converged} of {len(dates)} factor models converged). Against the first release.
 
 {markdown(near)}
 

@@ -32,10 +32,14 @@ if TYPE_CHECKING:
         PricedAssets,
         PureAlpha,
         RawColumns,
+        SearchResult,
+        SelectedPredictor,
+        SelectionConfig,
         TangencyPath,
         audit,
         compare,
         compare_factor_spaces,
+        config_grid,
         default_models,
         grs_test,
         managed_portfolio_r2,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
         price_assets,
         pricing_table,
         pure_alpha,
+        search,
         sort_portfolios,
         tangency_path,
         tangency_weights,
@@ -86,6 +91,7 @@ if TYPE_CHECKING:
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
     from latentfactors.models.neuralforecast import NeuralForecastPredictor
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -185,11 +191,15 @@ _HOMES = {
         "PricedAssets",
         "PureAlpha",
         "RawColumns",
+        "SearchResult",
+        "SelectedPredictor",
+        "SelectionConfig",
         "TangencyPath",
         "audit",
         "compare",
         "compare_factor_spaces",
         "default_models",
+        "config_grid",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -199,6 +209,7 @@ _HOMES = {
         "price_assets",
         "pricing_table",
         "pure_alpha",
+        "search",
         "sort_portfolios",
         "tangency_path",
         "tangency_weights",
@@ -301,6 +312,10 @@ _HOMES = {
         "NeuralNetworkPredictor",
     ),
     "models.neuralforecast": ("NeuralForecastPredictor",),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
+    ),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",

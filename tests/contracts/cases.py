@@ -503,6 +503,15 @@ D2FM_CONFIGS = {
         max_iterations=3,
         n_draws=10,
     ),
+    "symmetric decoder": D2FMConfig(
+        n_factors=2,
+        hidden_units=(6,),
+        decoder="symmetric",
+        epochs_per_iteration=30,
+        pretraining_epochs=120,
+        max_iterations=3,
+        n_draws=10,
+    ),
 }
 
 GIVEN = ("mkt", "smb")

@@ -45,7 +45,7 @@ class CodeDynamics:
     Attributes
     ----------
     parameters : normalised
-    intercept : (n,) a
+    intercept : (n,) a, or the mean of what a nonlinear decoder leaves
     code_mean : (r,) gbar
     code_map : (r, r) M
     n_still : directions of the codes that do not move
@@ -102,6 +102,8 @@ def code_dynamics(
         loadings[i, :k], intercept[i], residuals[:, i] = regress_towards(start[i], design, values[:, i])
     if fitted is not None:
         residuals = values - fitted
+        intercept = np.nanmean(residuals, axis=0)
+        residuals = residuals - intercept
     persistence, variance = fit_gapped(
         residuals, autoregressive=autoregressive, smallest_variance=SMALLEST_VARIANCE
     )

@@ -3,9 +3,12 @@
     f_t = A_1 f_(t-1) + ... + A_p f_(t-p) + u_t,  u_t ~ N(0, Q), stationary start
     y_it = sum_l w_il F_i(f_(t-l)) + e_it         w = (1, 0, ...) for an ordinary series; e AR(1) or iid
 
-State z_t = (f_t, ..., f_(t-D+1)). An ordinary series last seen d < D periods ago enters as a quasi-difference,
-y_t - phi^d y_(t-d) = F(f_t) - phi^d F(f_(t-d)) + N(0, s (1 - phi^2d)/(1 - phi^2)); one seen longer ago as if
-it were the first time. The term of an aggregate has its stationary variance and no memory.
+State z_t = (f_t, ..., f_(t-D+1)). An ordinary series seen d < D periods ago enters as a quasi-difference,
+
+    y_t - phi^d y_(t-d) = F(f_t) - phi^d F(f_(t-d)) + N(0, s (1 - phi^2d)/(1 - phi^2));
+
+one seen longer ago as if it were the first time. The term of an aggregate has its stationary variance and no
+memory.
 
 A measurement is a sum over lags of functions of one period's factors, so the transform is taken lag by lag on
 r coordinates: with 2r + 1 points of f ~ N(m, P), P = L L',

@@ -32,6 +32,7 @@ from latentfactors.kernels.unscented import (
 )
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def unscented_forecasts(
@@ -113,18 +114,14 @@ def unscented_cells(
     terms, own = _terms(values, parameters, weights, cells)
     times = sorted({time for each in terms for time in each})
     joint = _joint_covariance(times, covariance, gains, r)
-    laws = {
-        time: linearise(decoder, smoothed[time, :r], covariance[time, :r, :r]) if time >= 0 else None
-        for time in times
-    }
+    laws = {time: linearise(decoder, smoothed[time, :r], covariance[time, :r, :r]) for time in times}
     out = own
     for a in range(n_cells):
         for b in range(n_cells):
             i, j = cells[a][1], cells[b][1]
             for s, x in terms[a].items():
                 for t, y in terms[b].items():
-                    first, second = laws[max(s, 0)], laws[max(t, 0)]
-                    assert first is not None and second is not None
+                    first, second = laws[s], laws[t]
                     total = first.slope[i] @ joint[s, t] @ second.slope[j]
                     if s == t:
                         total += first.rest[:, i] @ first.rest[:, j]
@@ -191,7 +188,7 @@ def _terms(
         seen = np.flatnonzero(np.isfinite(values[:, series]))
         near = np.unique([seen[k] for t in at for k in _neighbours(seen, int(t))]).astype(np.int64)
 
-        def law(a: FloatArray, b: FloatArray, phi: float = phi, s: float = s) -> FloatArray:
+        def law(a: IntArray, b: IntArray, phi: float = phi, s: float = s) -> FloatArray:
             return s / (1.0 - phi**2) * phi ** np.abs(np.subtract.outer(a, b))
 
         share = np.linalg.solve(law(near, near), law(near, at)).T if near.size else np.zeros((at.size, 0))

@@ -49,6 +49,7 @@ from latentfactors.neural.code_network import CodeNetwork, aggregated, filtered_
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
 from latentfactors.targeting import wide_series
+from latentfactors.unscented_states import nonlinear_conditional, nonlinear_expected_values, nonlinear_state
 from latentfactors.validate import count
 
 if TYPE_CHECKING:
@@ -221,6 +222,11 @@ class D2FMEstimates:
         """(n,) stationary variance of the idiosyncratic terms."""
         return self.variance / (1.0 - self.persistence**2)
 
+    def decode(self, factors: FloatArray) -> FloatArray:
+        """(..., n) standardised values F(f) of factors (..., r)."""
+        shift = (self.location - self.input_location) / self.scale
+        return self.network.decode(self.code_mean + factors @ self.code_map.T) - shift
+
     def read(self, panel: Panel) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, n) and B, the training periods put before them."""
         wide = wide_series(panel, self.series)
@@ -271,13 +277,15 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
         state = self.extract(panel)  # all guards
         config, estimates = self.config, self.estimates
         values, before = estimates.read(panel)
-        factors = state.native.filtered.mean[:, 0, : config.n_factors]  # type: ignore[union-attr]
+        native: Any = state.native
+        means = native.filtered.mean.reshape(len(values), -1)
+        common = self._common(means[:, : config.n_factors], estimates)
         shift = (estimates.location - estimates.input_location) / estimates.scale
         with threadpool_limits(limits=1, user_api="blas"):
             codes = filtered_codes(
                 estimates.network,
                 values + shift,
-                shift + aggregated(factors @ estimates.loadings.T, estimates.weights),
+                shift + aggregated(common, estimates.weights),
                 estimates.weights,
                 estimates.persistence,
                 np.sqrt(estimates.variance),
@@ -290,7 +298,8 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
         """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
 
         Whatever is observed is a condition, an assumed future value as well as a published one. Exact, with
-        the weight of every observation.
+        the weight of every observation, for a linear decoder; otherwise by the unscented smoother and without
+        weights.
 
         Parameters
         ----------
@@ -305,13 +314,18 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
             Before `fit`; a series that training did not know; a period outside the panel; no cells.
         """
         self._check_panel(panel)
+        who = type(self).__name__
+        if self.config.decoder == "symmetric":
+            return nonlinear_conditional(panel, self.estimates, cells, who)
         return linear_conditional(
-            panel, self.estimates, cells, type(self).__name__, autoregressive=self.config.autoregressive
+            panel, self.estimates, cells, who, autoregressive=self.config.autoregressive
         )
 
     def expected_values(self, panel: Panel) -> FloatArray:
         """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
         self._check_panel(panel)
+        if self.config.decoder == "symmetric":
+            return nonlinear_expected_values(panel, self.estimates)
         return linear_expected_values(panel, self.estimates, autoregressive=self.config.autoregressive)
 
     def _estimate(self, panel: Panel) -> tuple[D2FMEstimates, FitSummary]:
@@ -352,24 +366,22 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
         return estimates, _summarise(found, law, config, warnings)
 
     def _extract(self, panel: Panel, estimates: D2FMEstimates) -> LatentFactorState:
-        return filtered_state(
-            panel,
-            estimates,
-            factor_names(self.config.n_factors),
-            self.fitted.span,
-            type(self).__name__,
-            autoregressive=self.config.autoregressive,
-        )
+        names, span, who = factor_names(self.config.n_factors), self.fitted.span, type(self).__name__
+        if self.config.decoder == "symmetric":
+            return nonlinear_state(panel, estimates, names, span, who)
+        return filtered_state(panel, estimates, names, span, who, autoregressive=self.config.autoregressive)
 
     def _smooth(self, panel: Panel, estimates: D2FMEstimates) -> LatentFactorState:
-        return smoothed_state(
-            panel,
-            estimates,
-            factor_names(self.config.n_factors),
-            self.fitted.span,
-            type(self).__name__,
-            autoregressive=self.config.autoregressive,
-        )
+        names, span, who = factor_names(self.config.n_factors), self.fitted.span, type(self).__name__
+        if self.config.decoder == "symmetric":
+            return nonlinear_state(panel, estimates, names, span, who, smoothed=True)
+        return smoothed_state(panel, estimates, names, span, who, autoregressive=self.config.autoregressive)
+
+    def _common(self, factors: FloatArray, estimates: D2FMEstimates) -> FloatArray:
+        """(T, n) standardised F(f_t), or Lambda f_t."""
+        if self.config.decoder == "symmetric":
+            return estimates.decode(factors)
+        return factors @ estimates.loadings.T
 
     def _check_size(self, wide: FloatArray) -> None:
         """More series than factors, and enough months for the factor VAR."""
@@ -387,13 +399,16 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
 
     def _law(self, found: Denoised, values: FloatArray, weights: FloatArray) -> CodeDynamics:
         """The dynamic factor model of the codes."""
+        linear = self.config.decoder == "linear"
+        decoder = found.network.decoder
         return code_dynamics(
             found.codes,
             values,
             weights,
-            found.network.decoder["weight_0"].T,
+            decoder["weight_0"].T if linear else None,
             self.config.factor_lags,
             autoregressive=self.config.autoregressive,
+            fitted=None if linear else aggregated(found.network.decode(found.codes), weights),
         )
 
 
