@@ -23,8 +23,9 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(DEMO) ## the main job on real data: a walk-forward on monthly French portfolios
+demo: $(DEMO) ## the main job on real data: a walk-forward on monthly French portfolios, and its report
 	$(BIN)/latentfactors demo
+	$(BIN)/latentfactors report latentfactors-demo
 
 test: lint unit docs ## everything that must hold, stopping at the first failure
 
@@ -99,7 +100,7 @@ define install
 endef
 
 $(DEMO): pyproject.toml $(ROOT)
-	$(call install,pricing)
+	$(call install,pricing$(comma)report)
 
 $(DEV): pyproject.toml $(ROOT)
 	$(call install,dev)

@@ -35,8 +35,8 @@ from latentfactors import (
     walk_forward,
 )
 from latentfactors.evaluate import clark_west
-from latentfactors.goyal_welch import equity_premium_panel
 from latentfactors.kernels.scores import r_squared
+from latentfactors.readers.goyal_welch import equity_premium_panel
 
 FILE, TARGET, WINDOW = "gwz2024_monthly.csv.gz", "equity_premium", 120
 FIRST = np.datetime64("1927-01-31")

@@ -39,8 +39,8 @@ from latentfactors import (
     walk_forward,
 )
 from latentfactors.evaluate import diebold_mariano
-from latentfactors.fred import fred_panel
 from latentfactors.kernels.scores import rmse
+from latentfactors.readers.fred import fred_panel
 
 VINTAGE = "fred_md_2023-04.csv.gz"  # its last month is the last of the sample
 FIRST, LAST = np.datetime64("1961-07-31"), np.datetime64("2023-03-31")

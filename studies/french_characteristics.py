@@ -41,9 +41,9 @@ from latentfactors.evaluate import (
     sort_portfolios,
     tangency_path,
 )
-from latentfactors.french_panel import french_characteristic_panel
 from latentfactors.kernels.scores import r_squared
 from latentfactors.prepare import add_constant, fill_missing, rank_standardise
+from latentfactors.readers.french_panel import french_characteristic_panel
 from latentfactors.state import combine
 
 FACTORS = ("Mkt-RF", "SMB", "HML", "RMW", "CMA", "Mom")

@@ -13,7 +13,7 @@ import argparse
 import time
 
 import numpy as np
-from _common import arguments, cpu_seconds, machine, number, table, write_section
+from _common import OUTPUT, arguments, cpu_seconds, machine, number, table, write_section
 
 from latentfactors.kernels.supervised_factors import apply_factor_map, fit_factor_map, target_regression
 from latentfactors.kernels.targeted_em import fit_targeted
@@ -84,16 +84,25 @@ def scores(draws, **design):
 
 
 def grid(process, draws):
-    """Median differences of R² over the grid: conditioning on Y less X-only; PTFA less PLS out of sample."""
-    gain, edge = [], []
+    """Grids of medians: the paper's R² that has seen Y, the honest one out of sample, and two differences.
+
+    gain: conditioning on Y less from X alone, in sample; edge: PTFA less PLS, out of sample.
+    """
+    grids = {"seen": [], "honest": [], "gain": [], "edge": []}
     for s_x in NOISES:
         found = [
             scores(draws, process=process, predictor_noise=s_x, target_noise=s_y)
             for s_y in (NOISES if process != "DGP.3" else (1.0,))
         ]
-        gain.append([f"s_x = {s_x:g}", *(number(float(np.median(f[:, 0] - f[:, 1])), 3) for f in found)])
-        edge.append([f"s_x = {s_x:g}", *(number(float(np.median(f[:, 2] - f[:, 4])), 3) for f in found)])
-    return gain, edge
+        columns = {
+            "seen": lambda f: f[:, 0],
+            "honest": lambda f: f[:, 2],
+            "gain": lambda f: f[:, 0] - f[:, 1],
+            "edge": lambda f: f[:, 2] - f[:, 4],
+        }
+        for name, of in columns.items():
+            grids[name].append([float(np.median(of(each))) for each in found])
+    return {name: np.array(lines) for name, lines in grids.items()}
 
 
 def missing(draws):
@@ -108,8 +117,8 @@ def missing(draws):
             pls = [regression("pls", *usable(each))[1] for each in parts]
             cells[1].append(np.median(pls))
         for lines, line in zip((ours, theirs), cells, strict=True):
-            lines.append([f"{share_x:.0%} of x", *(number(float(value), 3) for value in line)])
-    return ours, theirs
+            lines.append(line)
+    return np.array(ours), np.array(theirs)
 
 
 def usable(parts):
@@ -118,6 +127,43 @@ def usable(parts):
     for part in (train, test):
         part[~np.isfinite(part[:, :P]).any(axis=1), :P] = 0.0
     return train, test, y, y_test
+
+
+def labelled(names, values):
+    return [[name, *(number(v, 3) for v in line)] for name, line in zip(names, values, strict=True)]
+
+
+def figures(maps, cells):
+    """Heat maps of the grids as HTML; git ignores the folder."""
+    try:
+        from latentfactors.report import r_squared_heat_map
+    except ImportError as error:
+        print(f"no figure: {error}")
+        return
+    OUTPUT.mkdir(exist_ok=True)
+    axes = {"row_name": "noise of predictors", "column_name": "noise of targets"}
+    titles = {
+        "seen": "{}: in sample, factors that have seen the targets",
+        "honest": "{}: out of sample, factors from predictors alone",
+        "gain": "{}: in sample, what sight of the targets adds",
+        "edge": "{}: out of sample, PTFA less PLS",
+    }
+    drawn = {}
+    for process, (found, rows, columns) in maps.items():
+        for name, title in titles.items():
+            drawn[f"{process}_{name}"] = r_squared_heat_map(
+                found[name], rows, columns, title=title.format(process), difference=name == "edge", **axes
+            )
+    ours, theirs, rows, columns = cells
+    axes = {"row_name": "predictors missing", "column_name": "targets missing"}
+    for name, values in {"PTFA": ours, "PLS": theirs}.items():
+        drawn[f"missing_{name}"] = r_squared_heat_map(
+            values, rows, columns, title=f"Missing cells, out of sample from predictors alone, {name}", **axes
+        )
+    for name, each in drawn.items():
+        each.write_html(
+            OUTPUT / f"ptfa_simulation_{name.replace('.', '')}.html", include_plotlyjs="directory"
+        )
 
 
 def main():
@@ -140,31 +186,34 @@ def main():
         "The last column is the share of draws in which PTFA beats PLS out of sample.",
         table(heads, lines),
     ]
-    wide = [f"s_y = {s:g}" for s in NOISES]
+    wide, tall = [f"s_y = {s:g}" for s in NOISES], [f"s_x = {s:g}" for s in NOISES]
+    maps = {}
     for process in ("DGP.1", "DGP.2", "DGP.3"):
-        gain, edge = grid(process, draws)
+        found = grid(process, draws)
         columns = wide if process != "DGP.3" else ["chi²(1)"]
         text += [
             f"**{process}: R² in sample with Y less R² from X** ({draws} draws)",
-            table([process, *columns], gain),
+            table([process, *columns], labelled(tall, found["gain"])),
             f"**{process}: R² out of sample, PTFA less PLS**",
-            table([process, *columns], edge),
+            table([process, *columns], labelled(tall, found["edge"])),
         ]
+        maps[process] = (found, tall, columns)
         print(f"  {process}: {time.perf_counter() - began:.0f} s", flush=True)
     ours, theirs = missing(draws)
-    columns = [f"{share:.0%} of y" for share in SHARES]
+    columns, hidden = ([f"{share:.0%} of {side}" for share in SHARES] for side in "yx")
     text += [
         f"**Missing cells, DGP.1: R² out of sample from X alone against complete targets, PTFA** "
         f"({draws} draws)",
-        table(["missing", *columns], ours),
+        table(["missing", *columns], labelled(hidden, ours)),
         "**The same, PLS by regressions on the cells there are**",
-        table(["missing", *columns], theirs),
+        table(["missing", *columns], labelled(hidden, theirs)),
     ]
     wall, cpu = time.perf_counter() - began, cpu_seconds() - worked
     text.append(
         f"{machine()}; {wall / 60:.1f} minutes of wall time and {cpu / 60:.1f} of processor time with one "
         "process, other work running beside."
     )
+    figures(maps, (ours, theirs, hidden, columns))
     if options.quick:
         print("\n\n".join(text))
         return

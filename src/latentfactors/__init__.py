@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
+        Comparison,
         FactorSpaceComparison,
         GRSResult,
         MaximalSharpe,
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
         SelectionConfig,
         TangencyPath,
         audit,
+        compare,
         compare_factor_spaces,
         config_grid,
+        default_models,
         grs_test,
         managed_portfolio_r2,
         maximal_sharpe,
@@ -52,7 +55,6 @@ if TYPE_CHECKING:
         tangency_weights,
         weights_table,
     )
-    from latentfactors.factor_files import read_liquidity_factors, read_q_factors
     from latentfactors.forecasters import (
         AR1FactorForecaster,
         EWMABaseFactorForecaster,
@@ -62,17 +64,6 @@ if TYPE_CHECKING:
         RollingMeanFactorForecaster,
         VARFactorForecaster,
     )
-    from latentfactors.fred import fred_panel, read_fred_csv
-    from latentfactors.fred_vintages import FredVintages, mixed_frequency_panel
-    from latentfactors.french import (
-        excess_panel,
-        french_sections,
-        read_french_csv,
-        read_french_factors,
-        read_french_risk_free,
-    )
-    from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
-    from latentfactors.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.jobs import Job, JobResult, parse_job, read_job, run_job, write_job
     from latentfactors.mappers import BetaLambdaMapper, NativeMapper
     from latentfactors.model import (
@@ -97,6 +88,8 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
+    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neuralforecast import NeuralForecastPredictor
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -123,6 +116,18 @@ if TYPE_CHECKING:
         winsorise,
         zscore,
     )
+    from latentfactors.readers.factor_files import read_liquidity_factors, read_q_factors
+    from latentfactors.readers.fred import fred_panel, read_fred_csv
+    from latentfactors.readers.fred_vintages import FredVintages, mixed_frequency_panel
+    from latentfactors.readers.french import (
+        excess_panel,
+        french_sections,
+        read_french_csv,
+        read_french_factors,
+        read_french_risk_free,
+    )
+    from latentfactors.readers.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
+    from latentfactors.readers.goyal_welch import equity_premium_panel, read_goyal_welch
     from latentfactors.report import (
         Run,
         alphas_figure,
@@ -175,6 +180,7 @@ _HOMES = {
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",
+        "Comparison",
         "FactorSpaceComparison",
         "GRSResult",
         "MaximalSharpe",
@@ -187,8 +193,10 @@ _HOMES = {
         "SelectionConfig",
         "TangencyPath",
         "audit",
+        "compare",
         "compare_factor_spaces",
         "config_grid",
+        "default_models",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -204,7 +212,7 @@ _HOMES = {
         "tangency_weights",
         "weights_table",
     ),
-    "factor_files": (
+    "readers.factor_files": (
         "read_liquidity_factors",
         "read_q_factors",
     ),
@@ -217,27 +225,27 @@ _HOMES = {
         "RollingMeanFactorForecaster",
         "VARFactorForecaster",
     ),
-    "fred": (
+    "readers.fred": (
         "fred_panel",
         "read_fred_csv",
     ),
-    "fred_vintages": (
+    "readers.fred_vintages": (
         "FredVintages",
         "mixed_frequency_panel",
     ),
-    "french": (
+    "readers.french": (
         "excess_panel",
         "french_sections",
         "read_french_csv",
         "read_french_factors",
         "read_french_risk_free",
     ),
-    "french_panel": (
+    "readers.french_panel": (
         "FRENCH_SORTS",
         "french_characteristic_panel",
         "momentum_spread",
     ),
-    "goyal_welch": (
+    "readers.goyal_welch": (
         "equity_premium_panel",
         "read_goyal_welch",
     ),
@@ -296,6 +304,11 @@ _HOMES = {
         "IPCAConfig",
         "IPCAModel",
     ),
+    "models.learners": (
+        "GradientBoostingPredictor",
+        "NeuralNetworkPredictor",
+    ),
+    "models.neuralforecast": ("NeuralForecastPredictor",),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",

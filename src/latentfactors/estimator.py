@@ -148,6 +148,12 @@ class Estimator(Generic[ConfigT, EstimatesT]):
     uses_characteristics = False
     """Whether characteristics enter; then NaN in them is refused and their names are part of the contract."""
 
+    allows_missing_characteristics = False
+    """Whether NaN in characteristics is information that the estimator can use."""
+
+    sees: str | None = None
+    """What forecasts are made from, in words for a table, where neither of these two says it."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
         self._fitted: Fitted[EstimatesT] | None = None
@@ -238,6 +244,8 @@ class Estimator(Generic[ConfigT, EstimatesT]):
             raise PanelMismatchError(
                 f"{type(self).__name__} needs characteristics, the panel has none: name them when building it"
             )
+        if self.allows_missing_characteristics:
+            return
         missing = missing_characteristics(panel).values.sum(axis=0)
         if missing.any():
             worst = np.argsort(-missing, kind="stable")[:_MISSING_SHOWN]

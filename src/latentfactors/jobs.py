@@ -7,6 +7,7 @@
     [run]           output; horizon, n_jobs, store
     [[predictor]]   name, kind = "pipeline", model = {type = "pca", n_factors = 3}, forecaster = "ar1", mapper
     [[predictor]]   name, kind = "cross_sectional_ridge", penalty = 0.1
+    [compare]       n_quantiles, size; read by `latentfactors compare`
 
 A key is an argument of the class or function that its table names, checked against the annotation there;
 `registry` holds the names. Paths start from the folder of the configuration file.
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.estimator import check_horizon
+from latentfactors.estimator import at_least, check_horizon
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.frames import FRAMES_FORMAT, claim_manifest, write_frames
 from latentfactors.model import Predictor
@@ -120,6 +121,28 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What a comparison adds to a walk-forward.
+
+    Parameters
+    ----------
+    n_quantiles
+        Of the long-short portfolios; None: by the number of assets.
+    size
+        1 - confidence of the model confidence set, in (0, 1).
+    """
+
+    n_quantiles: int | None = None
+    size: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.n_quantiles is not None:
+            at_least("n_quantiles", self.n_quantiles, 2)
+        if not 0 < self.size < 1:
+            raise ConfigurationError(f"size must lie in (0, 1), got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A checked configuration: nothing has been read or run yet.
 
@@ -132,7 +155,9 @@ class Job:
     steps
         Label and function of every preparation.
     predictors
-        Name -> unfitted predictor.
+        Name -> unfitted predictor; none where a comparison is to take all that the data can feed.
+    comparison
+        Options of `latentfactors compare`.
     """
 
     config: Mapping[str, Any]
@@ -142,6 +167,7 @@ class Job:
     splits: Splits
     run: RunOptions
     predictors: Mapping[str, Predictor]
+    comparison: CompareOptions = field(default_factory=CompareOptions)
 
     def __post_init__(self) -> None:
         for key, folder in (("output", self.output), ("store", self.store)):
@@ -194,8 +220,10 @@ def read_job(path: str | Path) -> Job:
     return from_toml(path, parse_job)
 
 
-def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:
+def parse_job(config: Mapping[str, Any], folder: str | Path = ".", *, need_predictors: bool = True) -> Job:
     """Check a configuration given as plain values, as `tomllib` reads them.
+
+    A comparison needs no predictors: `need_predictors=False` lets the section be absent.
 
     Examples
     --------
@@ -210,10 +238,10 @@ def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:
     >>> list(job.predictors), job.splits
     (['mean', '0'], ExpandingWindow(first=120, step=12, validation=0))
     """
-    sections = ("data", "prepare", "splits", "run", "predictor")
+    sections = ("data", "prepare", "splits", "run", "predictor", "compare")
     refuse_unknown(config, sections, "configuration", "section")
     for section in ("data", "splits", "run", "predictor"):
-        if section not in config:
+        if section not in config and (section != "predictor" or need_predictors):
             header = "[[predictor]]" if section == "predictor" else f"[{section}]"
             raise ConfigurationError(f"the section {header} is missing")
     run = make(RunOptions, as_table(config["run"], "[run]"), "[run]")
@@ -226,7 +254,8 @@ def parse_job(config: Mapping[str, Any], folder: str | Path = ".") -> Job:
         steps=tuple(preparations(config.get("prepare", {}))),
         splits=make(window, splits, "[splits]"),
         run=run,
-        predictors=named_predictors(config["predictor"], run.horizon),
+        predictors=named_predictors(config["predictor"], run.horizon) if "predictor" in config else {},
+        comparison=make(CompareOptions, as_table(config.get("compare", {}), "[compare]"), "[compare]"),
     )
 
 
@@ -296,13 +325,7 @@ def run_job(
         Called with (predictor, splits done, splits in all) over the whole job.
     """
     panel = load_panel(job) if panel is None else panel
-    if job.run.horizon > 1 and panel.frequency is None and is_date(panel.times):
-        raise ConfigurationError(
-            f"[run] horizon={job.run.horizon} needs dates after the last one, and their spacing shows no "
-            "frequency: state frequency in [data]"
-        )
-    with named("[splits]"):
-        n_splits = len(job.splits.split(panel))
+    n_splits = check_on_panel(job, panel)
     results: dict[str, WalkForwardResult] = {}
     for number, (name, predictor) in enumerate(job.predictors.items()):
 
@@ -319,18 +342,36 @@ def run_job(
     return JobResult(job=job, panel=panel, results=results, table=metrics_table(results), exposures=loadings)
 
 
-def write_job(result: JobResult, extra: Mapping[str, bytes] | None = None) -> list[Path]:
+def check_on_panel(job: Job, panel: Panel) -> int:
+    """Refuse horizons and splits that do not fit the data; the number of splits."""
+    if job.run.horizon > 1 and panel.frequency is None and is_date(panel.times):
+        raise ConfigurationError(
+            f"[run] horizon={job.run.horizon} needs dates after the last one, and their spacing shows no "
+            "frequency: state frequency in [data]"
+        )
+    with named("[splits]"):
+        return len(job.splits.split(panel))
+
+
+def write_job(
+    result: JobResult,
+    extra: Mapping[str, bytes] | None = None,
+    *,
+    remarks: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write predictions.parquet, metrics.csv, report-data.zip and manifest.json into the job's output folder.
 
     Everything is written next door first and moved in when it is complete; other files stay as they are. The
     predictions of all predictors stand in one file, told apart by its column `predictor`; weights likewise.
-    `extra` holds further files, name -> content. Returns the paths, the manifest's last.
+    `extra` holds further files, name -> content; `remarks` further entries of the manifest. Returns the
+    paths, the manifest's last.
     """
     folder = result.job.output
     predictions, weights = predictions_table(result.results), weights_table(result.results)
     own = {"metrics.csv": result.table.fill_nan(None).write_csv().encode()}
     own[REPORT_DATA] = collect(result.results, result.exposures).to_bytes()
-    contents, manifest = {**(extra or {}), **own}, job_manifest(result) | {"extra_files": sha256_of(own)}
+    contents, manifest = {**(extra or {}), **own}, job_manifest(result)
+    manifest |= {**(remarks or {}), "extra_files": sha256_of(own)}
     claim_manifest(folder, FRAMES_FORMAT)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staging:
         for name, content in contents.items():

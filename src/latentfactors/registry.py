@@ -57,6 +57,9 @@ PREDICTORS = {
     "autoregressive": "models.autoregressive:AutoregressivePredictor",
     "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
     "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
+    "neural_network": "models.learners:NeuralNetworkPredictor",
+    "gradient_boosting": "models.learners:GradientBoostingPredictor",
+    "neuralforecast": "models.neuralforecast:NeuralForecastPredictor",
 }
 STEPS = {
     "characteristics_from_returns": "characteristics:characteristics_from_returns",

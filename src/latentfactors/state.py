@@ -8,7 +8,8 @@ frozen and carry their row index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
+_LATENT = re.compile(r"F[0-9]+|common [0-9]+")
 Information = Literal["realised", "filtered", "smoothed"]
 
 
@@ -383,3 +385,14 @@ def _protect(record: Any, *names: str) -> None:
     for name in names:
         if getattr(record, name) is not None:
             object.__setattr__(record, name, read_only(getattr(record, name)))
+
+
+def latent_names(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(K,) which factors are known by their span alone: F1, F2, ..., or common 1, common 2, ...
+
+    Examples
+    --------
+    >>> latent_names(("market", "country=FR", "F1")).tolist()
+    [False, False, True]
+    """
+    return np.array([_LATENT.fullmatch(name) is not None for name in names], dtype=bool)

@@ -6,9 +6,10 @@ kinds        every series is "" (a value of its own period) or, where `SeriesInf
              its own period.
 blocks       series of one kind and side share weights and a noise variance; means share that of the
              current series of their side, divided by the window's length
-forecasts    filter on x up to p-1 (and on released targets, if asked for), then f_(p-1+h) by the law of
+forecasts    filter on x up to p-1 (and on released targets, if asked for), then f_(p-1+h-lead) by the law of
              motion, and the target's window over it. An aggregate is forecast for the periods that end
              one of its own; other rows are NaN.
+lead         a row of values holds x_t beside y_(t+lead); a target's windows are those of t + lead
 """
 
 from __future__ import annotations
@@ -193,13 +194,19 @@ def block_columns(kinds: tuple[str, ...], n_predictors: int) -> list[npt.NDArray
 
 
 def make_blocks(
-    values: FloatArray, times: npt.NDArray[Any], parameters: StateParameters, n_predictors: int
+    values: FloatArray,
+    times: npt.NDArray[Any],
+    parameters: StateParameters,
+    n_predictors: int,
+    lead: int = 0,
 ) -> list[SeriesBlock]:
-    """Standardised values (T, d) as blocks of the state-space kernel."""
+    """Standardised values (T, d) as blocks of the state-space kernel; `times` (T,) are the predictors'."""
     out = []
     for columns in block_columns(parameters.kinds, n_predictors):
         kind = parameters.kinds[columns[0]]
-        weights = _weights(kind, times, parameters.frequency)
+        ahead = bool(kind) and lead > 0 and columns[0] >= n_predictors
+        own = periods.neighbour(times, lead, parameters.frequency) if ahead else times
+        weights = _weights(kind, own, parameters.frequency)
         noise = "aggregated" if kind.startswith("mean") else "own"
         group = int(parameters.groups[columns[0]])
         out.append(series_block(values[:, columns], group=group, weights=weights, noise=noise))
@@ -227,13 +234,14 @@ def fit_states(
     *,
     tolerance: float,
     max_iterations: int,
+    lead: int = 0,
 ) -> tuple[TargetedFit, StateParameters]:
     """Maximum likelihood with factor dynamics, aggregates, or both, from the static fit.
 
     Parameters
     ----------
-    values : (T, d) standardised, NaN where missing.
-    times : (T,).
+    values : (T, d) standardised, predictors beside the targets `lead` later, NaN where missing.
+    times : (T,) of the predictors.
     kinds, frequency : from `read_kinds`, of the panel.
     static : the fit that reads every value as one of its own period.
     lags : of the factors' autoregression; 0 for independent factors.
@@ -248,7 +256,7 @@ def fit_states(
         coefficients=np.zeros((0, k, k)),
         frequency=frequency,
     )
-    blocks, columns = make_blocks(values, times, parameters, p), block_columns(kinds, p)
+    blocks, columns = make_blocks(values, times, parameters, p, lead), block_columns(kinds, p)
     start = dynamic_start(blocks, to_kernel(static.loadings, parameters, p), lags)
     sign_block = next(i for i, each in enumerate(columns) if p in each)
     found: FactorFit = fit_factors(
@@ -294,10 +302,8 @@ class StateForecasts:
         Standardised values that the filter looked at.
     loadings : (p + q, k)
         Of standardised series.
-    parameters
-        `StateParameters`.
-    who
-        Name for messages.
+    parameters, who
+        `StateParameters`, name for messages.
     """
 
     index: RowIndex
@@ -324,7 +330,7 @@ class StateForecasts:
     ) -> StateForecasts:
         """Filter what is given, period by period."""
         times = series.times(index, before)
-        blocks = make_blocks(given, times, parameters, series.n_predictors)
+        blocks = make_blocks(given, times, parameters, series.n_predictors, series.lead)
         kernel = to_kernel(loadings, parameters, series.n_predictors)
         filtered = filter_factors(blocks, kernel, by_period=True)
         return cls(
@@ -353,14 +359,17 @@ class StateForecasts:
         return forecast_states(mean, covariance, motion, horizon)
 
     def factors(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
-        """(T, k) means and (T, k, k) covariances of f_(p-1+horizon) given what was observed up to p-1."""
+        """(T, k) means and (T, k, k) covariances of what drives the targets of p-1+horizon, known in p-1.
+
+        That is f_(p-1+horizon), with a lead f_(p-1+horizon-lead).
+        """
         mean, covariance = self.moments(self._check(horizon))
         k, rows = self.loadings.shape[1], slice(self.before, -1)
         return mean[rows, :k], covariance[rows, :k, :k]
 
     def values(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
         """(R,) means and variances in input units of the targets of p-1+horizon; other rows are NaN."""
-        mean, variance = self.targets(self._check(horizon), *self.moments(horizon))
+        mean, variance = self.targets(horizon, *self.moments(self._check(horizon)))
         rows = slice(self.before, -1)
         p = self.series.n_predictors
         location, scale = self.series.location[p:], self.series.scale[p:]
@@ -410,12 +419,19 @@ class StateForecasts:
         return out_mean, out_variance
 
     def _check(self, horizon: int) -> int:
-        if horizon < 0:
+        """Steps from the origin's factor to the one that drives the targets of `horizon`."""
+        steps = horizon - self.series.lead
+        if steps >= 0:
+            return steps
+        if self.series.lead:
             raise HorizonError(
-                f"{self.who} nowcasts (horizon 0) and forecasts, got horizon {horizon}: the past is "
-                "described by smooth"
+                f"{self.who} was trained with lead={self.series.lead}: it serves that horizon and later "
+                f"ones, got horizon {horizon}; train with a shorter lead"
             )
-        return horizon
+        raise HorizonError(
+            f"{self.who} nowcasts (horizon 0) and forecasts, got horizon {horizon}: the past is "
+            "described by smooth"
+        )
 
 
 def smooth_states(
@@ -424,9 +440,10 @@ def smooth_states(
     loadings: FloatArray,
     parameters: StateParameters,
     n_predictors: int,
+    lead: int,
 ) -> tuple[FloatArray, FloatArray]:
     """E[f_t | X, Y] (T, k) and its covariance (T, k, k)."""
-    blocks = make_blocks(values, times, parameters, n_predictors)
+    blocks = make_blocks(values, times, parameters, n_predictors, lead)
     smoothed = smooth_factors(blocks, to_kernel(loadings, parameters, n_predictors))
     k = loadings.shape[1]
     return smoothed.mean[:, :k], smoothed.covariance[:, :k, :k]

@@ -21,7 +21,7 @@ from latentfactors.panel import Panel
 from latentfactors.results import AssetForecastResult, AssetWeightsResult
 from latentfactors.rows import RowIndex
 from latentfactors.splits import Split, VintageSplit
-from latentfactors.state import FitSummary
+from latentfactors.state import FitSummary, latent_names
 
 __all__ = ["BlockForecast", "FactorPath", "SplitFailure", "TrackRecord", "WalkForwardResult"]
 
@@ -68,7 +68,7 @@ class SplitFailure:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FactorPath:
-    """Factors of one refit, ordered and signed like the refit before it: times (S,), values (S, K)."""
+    """Factors of one refit, named, ordered and signed like the refit before it: times (S,), values (S, K)."""
 
     times: npt.NDArray[Any]
     values: FloatArray
@@ -226,22 +226,33 @@ class WalkForwardResult:
         return _as_backend(pl.concat(frames), backend)
 
     def factor_paths(self) -> tuple[FactorPath, ...]:
-        """Factors of every refit, each put in the order and signs of the one before; nothing is averaged."""
+        """Factors of every refit under one tuple of names; nothing is averaged.
+
+        Named factors (`market`, `country=FR`) are joined by name, NaN where a refit has no such factor;
+        latent ones (F1, F2, ...) are put in the order and signs of the refit before.
+        """
+        blocks = [each for each in self.blocks if each is not None and each.factors is not None]
+        names = tuple(dict.fromkeys(name for each in blocks for name in each.factor_names))
+        latent = latent_names(names)
         paths: list[FactorPath] = []
-        for block in self.blocks:
-            if block is None or block.factors is None or block.factor_times is None:
-                continue
-            values = block.factors
-            if paths:
+        for block in blocks:
+            assert block.factors is not None
+            assert block.factor_times is not None
+            values = np.full((len(block.factor_times), len(names)), np.nan)
+            values[:, [names.index(name) for name in block.factor_names]] = block.factors
+            if paths and latent.any():
                 former = paths[-1]
                 _, here, there = np.intersect1d(block.factor_times, former.times, return_indices=True)
-                common = np.isfinite(values[here]).all(axis=1) & np.isfinite(former.values[there]).all(axis=1)
-                if common.sum() > 1:
+                found, before = values[here], former.values[there]
+                own = np.flatnonzero(latent & np.isfinite(values).any(axis=0))
+                theirs = np.flatnonzero(latent & np.isfinite(former.values).any(axis=0))
+                common = np.isfinite(found[:, own]).all(axis=1) & np.isfinite(before[:, theirs]).all(axis=1)
+                if common.sum() > 1 and own.size and theirs.size:
                     order, signs = match_signed_permutation(
-                        values[here][common], former.values[there][common]
+                        found[np.ix_(common, own)], before[np.ix_(common, theirs)]
                     )
-                    values = values[:, order] * signs
-            paths.append(FactorPath(times=block.factor_times, values=values, names=block.factor_names))
+                    values[:, own] = values[:, own[order]] * signs
+            paths.append(FactorPath(times=block.factor_times, values=values, names=names))
         return tuple(paths)
 
     def save(self, directory: str | Path) -> list[Path]:

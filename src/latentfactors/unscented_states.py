@@ -141,7 +141,8 @@ def nonlinear_state(
         names=names,
         information="smoothed" if smoothed else "filtered",
     )
-    bend = np.stack([estimates.decode(f) - estimates.loadings @ f for f in factors.values])
+    # period by period, so that a period's bits do not depend on how many there are
+    bend = np.stack([estimates.decode(f[None])[0] - estimates.loadings @ f for f in factors.values])
     known = panel.index.match_assets(estimates.series)[panel.asset_codes]
     alpha = np.where(known >= 0, bend[panel.index.period_codes, np.maximum(known, 0)], np.nan)
     return dynamic_state(panel, estimates, factors, native, fit_span, who, alpha)

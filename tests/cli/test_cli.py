@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from latentfactors import __version__, cli
+from latentfactors import __version__, cli, help_texts
 from tests.cli.small import CONFIG, small_frame, write_small_job
 
 
@@ -29,7 +29,7 @@ def test_help_and_version(capsys):
         assert "latentfactors demo" in out
     assert run(capsys, "--version") == (0, f"latentfactors {__version__}\n", "")
     code, out, _ = run(capsys, "walk-forward", "--help")
-    for line in cli.EXAMPLE_CONFIG.splitlines():
+    for line in help_texts.EXAMPLE_CONFIG.splitlines():
         assert line in out
 
 

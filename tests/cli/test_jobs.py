@@ -7,8 +7,8 @@ import pytest
 
 from latentfactors import jobs
 from latentfactors import registry as names
-from latentfactors.cli import EXAMPLE_CONFIG
 from latentfactors.errors import ConfigurationError, PanelError, StoreError
+from latentfactors.help_texts import EXAMPLE_CONFIG
 from latentfactors.jobs import load_panel, parse_job, read_job, run_job, write_job
 from latentfactors.settings import choose
 from tests.cli.small import CONFIG, small_frame, write_small_job

@@ -463,9 +463,9 @@ NAMED_CASES = {
         None,
         gauge_declared,
     ),
-    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-10)), None, gauge_declared),
+    "GFM": (GraphFactorModel(GraphFactorConfig(tolerance=1e-20)), None, gauge_declared),
     "GFM, encoder": (
-        GraphFactorModel(GraphFactorConfig(tolerance=1e-10, infer="encoder", cold_start=False)),
+        GraphFactorModel(GraphFactorConfig(tolerance=1e-20, infer="encoder", cold_start=False)),
         None,
         gauge_declared,
     ),

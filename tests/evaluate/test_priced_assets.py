@@ -7,7 +7,7 @@ import pytest
 
 from latentfactors.errors import ConfigurationError
 from latentfactors.evaluate import grs_test, price_assets, pricing_table
-from latentfactors.french import read_french_csv, read_french_factors, read_french_risk_free
+from latentfactors.readers.french import read_french_csv, read_french_factors, read_french_risk_free
 
 FRENCH = Path(__file__).resolve().parents[3] / "shared" / "data" / "french_portfolios"
 

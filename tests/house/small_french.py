@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentfactors.french_panel import FRENCH_SORTS
+from latentfactors.readers.french_panel import FRENCH_SORTS
 
 MONTHS = 60
 RATED = 54  # the risk-free rate ends before the portfolios do

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentfactors.errors import PanelError
-from latentfactors.factor_files import read_liquidity_factors, read_q_factors
+from latentfactors.readers.factor_files import read_liquidity_factors, read_q_factors
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "french_portfolios"
 LIQUIDITY = """% LIQUIDITY FACTORS

@@ -20,7 +20,7 @@ from latentfactors import (
     walk_forward,
 )
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.fred import vintage_of
+from latentfactors.readers.fred import vintage_of
 
 MONTHLY = """sasdate,RPI,UNRATE,S&P 500,EMPTY
 Transform:,5,2,6,1

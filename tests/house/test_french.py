@@ -13,7 +13,7 @@ import pytest
 
 from latentfactors import Panel
 from latentfactors.errors import PanelError
-from latentfactors.french import (
+from latentfactors.readers.french import (
     excess_panel,
     french_sections,
     read_french_csv,

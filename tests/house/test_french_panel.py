@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.french import read_french_csv
-from latentfactors.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
+from latentfactors.readers.french import read_french_csv
+from latentfactors.readers.french_panel import FRENCH_SORTS, french_characteristic_panel, momentum_spread
 from tests.house.small_french import MOMENTUM, MONTHS, RATED, sort_tables, write_files
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "french_portfolios"

@@ -10,7 +10,7 @@ import pytest
 
 from latentfactors import equity_premium_panel, read_goyal_welch
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.goyal_welch import FULL_SAMPLE, PREDICTORS
+from latentfactors.readers.goyal_welch import FULL_SAMPLE, PREDICTORS
 
 MONTHLY = """yyyymm,price,d12,e12,ret,Rfree,b/m,tbl,infl,cay,csp
 202001,100,2,5,,0.001,0.3,0.015,0.004,,

@@ -128,7 +128,7 @@ def test_the_null_has_no_signal():
 
 
 REFUSED = {
-    "periods": (lambda: static_panel(0), "n_periods must be a whole number, at least 1, got 0"),
+    "periods": (lambda: static_panel(0), "n_periods must be a whole number >= 1, got 0"),
     "assets": (lambda: static_panel(10, 2.5), "n_assets"),
     "factors": (lambda: static_panel(10, 5, -1), "n_factors"),
     "live": (lambda: static_panel(live=-1), "live"),

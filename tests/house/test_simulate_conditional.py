@@ -75,10 +75,10 @@ def test_options():
     ("arguments", "message"),
     [
         ({"design": "cubic"}, "design must be one of"),
-        ({"n_characteristics": 2}, "n_characteristics must be a whole number, at least 3, got 2"),
+        ({"n_characteristics": 2}, "n_characteristics must be a whole number >= 3, got 2"),
         ({"missing": 1.0}, "missing must be a share"),
         ({"persistence": 1.0}, "persistence must lie in"),
-        ({"n_periods": 1}, "n_periods must be a whole number, at least 2"),
+        ({"n_periods": 1}, "n_periods must be a whole number >= 2"),
     ],
 )
 def test_bad_parameters_are_refused(arguments, message):

@@ -10,16 +10,22 @@ import pytest
 
 from latentfactors import (
     Attribute,
+    BetaLambdaMapper,
     CreditFactorConfig,
     CreditFactorModel,
+    ExpandingMeanFactorForecaster,
     GraphFactorConfig,
     GraphFactorModel,
+    LatentFactorForecastPipeline,
     Panel,
+    RollingWindow,
+    walk_forward,
 )
 from latentfactors.errors import (
     ConfigurationError,
     GapError,
     InsufficientDataError,
+    MissingCapabilityError,
     PanelMismatchError,
     UnknownAssetsError,
 )
@@ -77,7 +83,7 @@ def test_common_factors_only_are_principal_components_with_missing_data():
 
 def test_the_linear_autoencoder_spans_the_principal_components():
     values = draws(T=40, N=12)
-    config = GraphFactorConfig(attributes=(), n_common=3, ridge=0.0, tolerance=1e-10, max_iterations=5000)
+    config = GraphFactorConfig(attributes=(), n_common=3, ridge=0.0, tolerance=1e-20, max_iterations=5000)
     model = GraphFactorModel(config)
     model.fit(small(values))
     assert subspace_angle(model.estimates.matrix(), principal_subspace(values, 3)[0]) < 1e-8
@@ -258,6 +264,78 @@ def test_update_is_the_refit():
         assert np.abs(getattr(grown.estimates, name) - wanted).max() < 1e-8 * np.abs(wanted).max()
     with pytest.raises(GapError, match="whole history"):
         grown.update(panel.between(10, 80))
+
+
+def test_refits_are_joined_by_name():
+    """A category that is too thin in early windows; latent factors of another model stay matched by sign."""
+    values = draws(T=90, N=24)
+    values[:60, 16:] = np.nan
+    panel = small(values, sector=np.arange(24) // 8)
+    pipeline = LatentFactorForecastPipeline(
+        model=CreditFactorModel(CreditFactorConfig(min_group_size=8, tolerance=1e-6)),
+        forecaster=ExpandingMeanFactorForecaster(),
+        mapper=BetaLambdaMapper(),
+    )
+    result = walk_forward(pipeline, panel, RollingWindow(size=40, step=20))
+    paths = result.factor_paths()
+    assert {path.names for path in paths} == {("market", "sector=a", "sector=b", "sector=c")}
+    assert [bool(np.isfinite(path.values[:, 3]).any()) for path in paths] == [False, False, True]
+    for block, path in zip(result.blocks, paths, strict=True):
+        for k, name in enumerate(block.factor_names):
+            column = path.values[:, path.names.index(name)]
+            np.testing.assert_array_equal(column, block.factors[:, k])
+
+
+# ------------------------------------------------------------------------ portfolios
+
+
+@pytest.mark.parametrize("normalisation", ["mean", "softmax", "relu"])
+def test_encoder_portfolios_earn_the_factors(normalisation):
+    values, sector = draws(), np.arange(24) % 3
+    config = GraphFactorConfig(normalisation=normalisation, infer="encoder")
+    model = GraphFactorModel(config)
+    panel = small(values, sector=sector)
+    model.fit(panel.between(0, 50))
+    weights = model.factor_weights(panel)
+    earned = weights.returns(panel.values)
+    np.testing.assert_allclose(earned, model.extract(panel).factor_returns, atol=1e-10 * np.abs(earned).max())
+    held = weights.weights[:24, 1] != 0.0  # a sector's portfolio holds nothing else
+    assert set(np.flatnonzero(held)) <= set(np.flatnonzero(sector == 0))
+    hidden = panel.mask(panel.asset_codes == 0)
+    assert np.array_equal(model.factor_weights(hidden).weights, weights.weights)  # known before the period
+    projecting = GraphFactorModel(replace(config, infer="project"))
+    projecting.fit(panel)
+    with pytest.raises(MissingCapabilityError, match="no portfolio"):
+        projecting.factor_weights(panel)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, math.inf])
+def test_regression_portfolios_earn_the_factors(shrinkage):
+    values, sector = draws(), np.arange(24) % 3
+    panel = small(values, sector=sector)
+    model = CreditFactorModel(CreditFactorConfig(shrinkage=shrinkage, infer="regression"))
+    model.fit(panel.between(0, 50))
+    earned = model.factor_weights(panel).returns(panel.values)
+    np.testing.assert_allclose(earned, model.extract(panel).factor_returns, atol=1e-8 * np.abs(earned).max())
+    projecting = CreditFactorModel(CreditFactorConfig(tolerance=1e-3))
+    projecting.fit(panel)
+    with pytest.raises(MissingCapabilityError, match="infer='regression'"):
+        projecting.factor_weights(panel)
+
+
+def test_a_factor_without_assets_has_no_portfolio():
+    values, sector = draws(), np.arange(24) % 3
+    model = GraphFactorModel(GraphFactorConfig(infer="encoder"))
+    model.fit(small(values, sector=sector))
+    universe = np.ones(values.shape, dtype=bool)
+    universe[10, sector == 2] = False
+    thinner = Panel.from_wide(
+        np.where(universe, values, np.nan), universe=universe, assets=[f"A{i:02d}" for i in range(24)]
+    )
+    thinner = replace(thinner, attributes=small(values, sector=sector).attributes)
+    weights = model.factor_weights(thinner).weights[thinner.index.rows(10)]
+    assert np.isfinite(weights[:, :3]).all()
+    assert np.isnan(weights[:, 3]).all()
 
 
 # ------------------------------------------------------------------------ edges

@@ -311,7 +311,10 @@ def test_short_lived_assets_get_no_loadings_and_are_counted():
     values[5:, 0] = np.nan  # five values, 2K = 6
     values[6:, 1] = np.nan
     model, summary = fitted(panel_of(values), 3)
-    assert summary.warnings == ("1 asset with fewer than 6 values: no loadings",)
+    assert summary.warnings == (
+        "1 asset with fewer than 15 useful values: loadings drawn to those of the others",
+        "1 asset with fewer than 6 values: no loadings",
+    )
     assert np.isnan(model.estimates.loadings[0]).all()
     assert np.isfinite(model.estimates.loadings[1:]).all()
     assert np.isnan(model.estimates.residual_variance[0])

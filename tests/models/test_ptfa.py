@@ -289,7 +289,6 @@ def test_dropped_predictors_and_heywood_cases_are_reported():
         ({"target_weight": "best"}, "target_weight"),
         ({"volatility": 0.94}, "EWMA"),
         ({"dynamics": 1}, "VAR"),
-        ({"dynamics": VAR(), "lead": 1}, "lead"),
         ({"dynamics": VAR(), "volatility": EWMA()}, "volatility"),
         ({"dynamics": VAR(), "target_weight": 2.0}, "target_weight"),
         ({"volatility": EWMA(), "target_weight": "cv"}, "own"),

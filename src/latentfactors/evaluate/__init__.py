@@ -1,7 +1,14 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
+from latentfactors.evaluate.comparison import (
+    CommonCells,
+    Comparison,
+    DieboldMarianoTable,
+    diebold_mariano_table,
+)
 from latentfactors.evaluate.conditional import PureAlpha, managed_portfolio_r2, pure_alpha
+from latentfactors.evaluate.contenders import Contenders, default_models
 from latentfactors.evaluate.density_tests import (
     CoverageTests,
     DensityEvaluation,
@@ -49,15 +56,20 @@ from latentfactors.evaluate.pricing_tests import (
 from latentfactors.evaluate.search import SearchResult, config_grid, search
 from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
 from latentfactors.evaluate.series_nowcasts import series_nowcast_summary, series_nowcast_table
+from latentfactors.evaluate.side_by_side import compare
 from latentfactors.evaluate.tables import metrics_table, predictions_table, weights_table
 from latentfactors.evaluate.tangency import TangencyPath, tangency_path
 
 __all__ = [
     "AuditCertificate",
     "AuditTrial",
+    "CommonCells",
+    "Comparison",
     "ConfidenceSet",
+    "Contenders",
     "CoverageTests",
     "DensityEvaluation",
+    "DieboldMarianoTable",
     "EqualAccuracyTest",
     "FactorCounts",
     "FactorSpaceComparison",
@@ -77,9 +89,12 @@ __all__ = [
     "choose_by_bic",
     "clark_west",
     "compare_factor_spaces",
+    "compare",
+    "default_models",
     "config_grid",
     "density_evaluation",
     "diebold_mariano",
+    "diebold_mariano_table",
     "fill_by_factors",
     "giacomini_white",
     "grs_test",

@@ -26,7 +26,7 @@ from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import at_least
 from latentfactors.kernels.newey_west import long_run_sum
 
-__all__ = ["EqualAccuracyTest", "clark_west", "diebold_mariano", "giacomini_white"]
+__all__ = ["EqualAccuracyTest", "clark_west", "diebold_mariano", "equal_accuracy", "giacomini_white"]
 
 FloatArray = npt.NDArray[np.float64]
 Loss = Literal["squared", "absolute"]
@@ -105,7 +105,15 @@ def diebold_mariano(
     >>> test.statistic < -5, test.loss_ratio < 1
     (True, True)
     """
-    losses = _losses(loss, realised, first, second)
+    return equal_accuracy(
+        _losses(loss, realised, first, second), horizon=horizon, lags=lags, small_sample=small_sample
+    )
+
+
+def equal_accuracy(
+    losses: FloatArray, *, horizon: int = 1, lags: int | None = None, small_sample: bool = True
+) -> EqualAccuracyTest:
+    """Diebold-Mariano of losses by period (T, 2), finite; the rest as in `diebold_mariano`."""
     difference = losses[:, 0] - losses[:, 1]
     chosen = _check_span(difference, horizon, lags)
     n = len(difference)

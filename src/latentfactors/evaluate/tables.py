@@ -8,6 +8,7 @@ own stands beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from latentfactors.errors import ConfigurationError
 from latentfactors.frames import to_frame
 from latentfactors.track_record import WalkForwardResult
 
-__all__ = ["common_cells", "metrics_table", "predictions_table", "weights_table"]
+__all__ = ["check_alike", "common_cells", "metrics_table", "predictions_table", "weights_table"]
 
 BoolArray = npt.NDArray[np.bool_]
 _SCORES = (
@@ -31,7 +32,8 @@ def metrics_table(results: Mapping[str, WalkForwardResult], backend: str = "pola
     Parameters
     ----------
     results
-        Name -> walk-forward; all on the same panel, horizon and splits.
+        Name -> walk-forward; all on the same panel, horizon and splits. How many of its training periods a
+        predictor sets aside for validation may differ: what it forecasts does not depend on it.
     backend
         "polars", "pandas" or "pyarrow".
 
@@ -83,7 +85,7 @@ def common_cells(results: Mapping[str, WalkForwardResult]) -> dict[str, BoolArra
     ConfigurationError
         No result, or results that differ in panel, horizon or splits.
     """
-    _check_alike(results)
+    check_alike(results)
     first = next(iter(results.values()))
     blocks = [split.block(first.panel) for split in first.splits]
     sizes = [int(source.offsets[stop] - source.offsets[start]) for source, start, stop in blocks]
@@ -138,7 +140,14 @@ def _scorable(result: WalkForwardResult) -> BoolArray:
     return np.isfinite(result.record.forecast) & np.isfinite(result.record.realised)
 
 
-def _check_alike(results: Mapping[str, WalkForwardResult]) -> None:
+def check_alike(results: Mapping[str, WalkForwardResult]) -> None:
+    """Refuse results that cannot be compared.
+
+    Raises
+    ------
+    ConfigurationError
+        No result, or results that differ in panel, horizon or splits.
+    """
     if not results:
         raise ConfigurationError("there is no result to compare: give at least one walk-forward")
     (reference, first), *others = results.items()
@@ -147,7 +156,7 @@ def _check_alike(results: Mapping[str, WalkForwardResult]) -> None:
             difference = f"horizon {result.horizon} and {first.horizon}"
         elif result.panel is not first.panel and result.panel.digests() != first.panel.digests():
             difference = f"different panels: {result.panel!r} and {first.panel!r}"
-        elif result.splits != first.splits:
+        elif _windows(result) != _windows(first):
             difference = f"different splits: {len(result.splits)} and {len(first.splits)} of them"
         else:
             continue
@@ -155,3 +164,8 @@ def _check_alike(results: Mapping[str, WalkForwardResult]) -> None:
             f"results can be compared on one panel, horizon and set of splits, {name!r} and {reference!r} "
             f"have {difference}: run walk_forward on the same three"
         )
+
+
+def _windows(result: WalkForwardResult) -> list[Any]:
+    """The splits but for what a model sets aside inside its own training window."""
+    return [replace(split, validation=0) for split in result.splits]

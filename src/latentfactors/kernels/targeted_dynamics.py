@@ -231,7 +231,7 @@ def law(
     """Law of motion of (f_t, carried noises), stacked as deep as the blocks and the lags ask."""
     blocks, parameters = _chosen(blocks, parameters, use)
     lags, k, _ = parameters.coefficients.shape
-    places = _carried(blocks, k)
+    places = carried_places(blocks, k)
     r = places[-1].stop if places else k
     coefficients, innovation = np.zeros((max(lags, 1), r, r)), np.eye(r)
     coefficients[:lags, :k, :k] = parameters.coefficients
@@ -245,7 +245,7 @@ def information(
     blocks: Sequence[SeriesBlock], parameters: FactorParameters, *, by_period: bool = False
 ) -> Information:
     """Collapsed observations of all blocks."""
-    places = _carried(blocks, parameters.coefficients.shape[1])
+    places = carried_places(blocks, parameters.coefficients.shape[1])
     width = places[-1].stop
     size = width * max(block.depth for block in blocks)
     parts = [
@@ -286,7 +286,7 @@ def em_step(
     filtered = filter_states(data, motion)
     smoothed = smooth_states(data, motion, filtered)
     value = filtered.loglikelihood + sum(jacobian(block) for block in blocks)
-    places = _carried(blocks, k)
+    places = carried_places(blocks, k)
     moments = var_moments(smoothed, max(len(parameters.coefficients), 1))
 
     loadings = []
@@ -384,7 +384,7 @@ def _without_carried(block: SeriesBlock, seen: LoadingMoments, k: int, place: sl
     return LoadingMoments(cross, np.ascontiguousarray(seen.second[:, :k, :k]), squares, seen.counts)
 
 
-def _carried(blocks: Sequence[SeriesBlock], k: int) -> list[slice]:
+def carried_places(blocks: Sequence[SeriesBlock], k: int) -> list[slice]:
     """Where each block's carried noises stand behind the k factors; empty slices for the others."""
     places, end = [], k
     for block in blocks:

@@ -128,6 +128,8 @@ class AutoregressivePredictor(PanelPredictor[AutoregressiveConfig, Autoregressiv
     ((20, 5), True)
     """
 
+    sees = "own history"
+
     def __init__(
         self,
         lags: int | Literal["bic"] = "bic",

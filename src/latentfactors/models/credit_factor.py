@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from latentfactors.errors import ConfigurationError, GapError
+from latentfactors.errors import ConfigurationError, GapError, MissingCapabilityError
 from latentfactors.estimator import check_number
 from latentfactors.kernels.adjacency import fitted
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
@@ -36,7 +36,8 @@ from latentfactors.model import LatentFactorModel
 from latentfactors.named_factors import NamedFactorEstimates, Training, check_named_config, read_training
 from latentfactors.named_states import estimates_of, project, state_of, weighted_equations
 from latentfactors.panel import Panel
-from latentfactors.state import Factors, FitSpan, FitSummary, LatentFactorState
+from latentfactors.results import FactorWeights
+from latentfactors.state import Factors, FitSpan, FitSummary, LatentFactorState, Loadings
 
 __all__ = ["CreditFactorConfig", "CreditFactorEstimates", "CreditFactorModel"]
 
@@ -58,7 +59,8 @@ class CreditFactorConfig:
     shrinkage
         Pull of every loading towards 1, in observations of the typical value: 0 is CFM, `math.inf` BARRA.
     infer
-        "project": posterior; "regression": least squares, NaN where a period cannot tell the factors apart.
+        "project": posterior; "regression": least squares, which are portfolios' returns, NaN where a period
+        cannot tell the factors apart.
     cold_start
         Whether assets without training history get the loadings expected of their links; NaN otherwise.
     min_group_size
@@ -137,6 +139,8 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
     80
     """
 
+    sees = "categories"
+
     def update(self, panel: Panel) -> FitSummary:
         """Refit on training and new periods from the solution so far: the optimum of a refit in fewer sweeps.
 
@@ -187,6 +191,16 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
                 fit_span=self.fitted.span,
                 who="CreditFactorModel",
             )
+
+    def _factor_weights(self, panel: Panel, estimates: CreditFactorEstimates) -> FactorWeights:
+        if self.config.infer != "regression":
+            raise MissingCapabilityError(
+                f"infer={self.config.infer!r}: a posterior around the factors' mean is no portfolio's "
+                "return; factor portfolios exist for infer='regression'"
+            )
+        state = self._extract(panel, estimates)
+        weights = regression_portfolios(panel, state.measurement.loadings, estimates)
+        return FactorWeights(weights=weights, index=panel.index, factor_names=estimates.factor_names)
 
     def _solve(
         self, panel: Panel, former: CreditFactorEstimates | None
@@ -278,3 +292,19 @@ def regress(
         if eigenvalues[0] > _RATIO**2 * eigenvalues[-1]:
             factors[t] = free @ np.linalg.solve(inside, free.T @ crosses[t])
     return Factors(values=factors, names=estimates.factor_names)
+
+
+def regression_portfolios(panel: Panel, loadings: Loadings, estimates: CreditFactorEstimates) -> FloatArray:
+    """(R, K) B_p Z (Z'B_p'B_p Z)^-1 Z' over each period's row set: `regress` if every row were observed."""
+    free = estimates.free
+    weights = np.full((panel.n_rows, len(estimates.factor_names)), np.nan)
+    for p in range(panel.n_periods):
+        b = loadings.at(p)
+        known = np.isfinite(b).all(axis=1)
+        left, singular, right = np.linalg.svd(b[known] @ free, full_matrices=False)
+        enough = known.sum() >= max(estimates.min_observed, free.shape[1])
+        if enough and singular[-1] > _RATIO * singular[0]:
+            block = np.zeros_like(b)
+            block[known] = (left / singular) @ right @ free.T
+            weights[panel.index.rows(p)] = block
+    return weights

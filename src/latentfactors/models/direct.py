@@ -17,15 +17,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, StoreError
+from latentfactors.errors import ConfigurationError, InsufficientDataError, StoreError
 from latentfactors.estimator import Estimator, at_least, check_horizon, check_number, freeze
 from latentfactors.history import continues
 from latentfactors.kernels.moments import unit_columns
 from latentfactors.kernels.scores import running_asset_means
 from latentfactors.model import PanelPredictor
 from latentfactors.panel import Panel
-from latentfactors.results import AssetForecastResult, Prediction
-from latentfactors.state import FitSpan, FitSummary
+from latentfactors.results import Prediction
+from latentfactors.signals import as_prediction, pooled_rows, same_horizon, values_ahead
+from latentfactors.state import FitSummary
 from latentfactors.store import class_path, fingerprint
 from latentfactors.validate import count
 
@@ -55,6 +56,8 @@ class ZeroEstimates:
 
 class ZeroPredictor(PanelPredictor[ZeroConfig, ZeroEstimates]):
     """Expects nothing of any asset: the benchmark that excess-return forecasts rarely beat."""
+
+    sees = "nothing"
 
     def __init__(self) -> None:
         super().__init__(ZeroConfig())
@@ -105,6 +108,8 @@ class HistoricalMeanPredictor(PanelPredictor[HistoricalMeanConfig, HistoricalMea
     -----
     Sequential: a panel reaches back over the training period or starts right after it, else `GapError`.
     """
+
+    sees = "own history"
 
     def __init__(self, min_periods: int = 1) -> None:
         super().__init__(HistoricalMeanConfig(min_periods=min_periods))
@@ -206,7 +211,7 @@ class CrossSectionalRidgePredictor(PanelPredictor[CrossSectionalConfig, CrossSec
         return fama_macbeth(panel, self.config)
 
     def _predict(self, panel: Panel, estimates: CrossSectionalEstimates, horizon: int) -> Prediction:
-        _same_horizon(type(self).__name__, self.config.horizon, horizon)
+        same_horizon(type(self).__name__, self.config.horizon, horizon)
         forecast = linear_forecast(panel, estimates.intercept, estimates.slopes)
         return as_prediction(panel, forecast, self.fitted.span, horizon)
 
@@ -287,16 +292,6 @@ def linear_forecast(panel: Panel, intercept: float, slopes: FloatArray) -> Float
     return total
 
 
-def values_ahead(panel: Panel, horizon: int) -> FloatArray:
-    """(R,) value of the row's asset in period p + horizon - 1, NaN beyond the panel's end."""
-    if horizon == 1:
-        return panel.values
-    wide = panel.wide()
-    ahead = np.full_like(wide, np.nan)
-    ahead[: max(panel.n_periods - horizon + 1, 0)] = wide[horizon - 1 :]
-    return panel.index.gather(ahead)
-
-
 # ------------------------------------------------------------------------------------ foreign regressors
 
 
@@ -357,17 +352,13 @@ class RegressorPredictor(PanelPredictor[RegressorConfig, RegressorEstimates]):
         self._template = copy.deepcopy(regressor)
 
     def _estimate(self, panel: Panel) -> tuple[RegressorEstimates, FitSummary]:
-        ahead = values_ahead(panel, self.config.horizon)
-        seen = np.isfinite(ahead)
-        if not seen.any():
-            raise InsufficientDataError("no row has characteristics and a value: nothing to learn from")
-        assert panel.characteristics is not None
+        z, ahead, _ = pooled_rows(panel, self.config.horizon)
         regressor = copy.deepcopy(self._template)
-        regressor.fit(panel.characteristics[seen].astype(np.float64), ahead[seen])
-        return RegressorEstimates(regressor), FitSummary(reason=f"fitted on {int(seen.sum())} rows")
+        regressor.fit(z, ahead)
+        return RegressorEstimates(regressor), FitSummary(reason=f"fitted on {len(z)} rows")
 
     def _predict(self, panel: Panel, estimates: RegressorEstimates, horizon: int) -> Prediction:
-        _same_horizon(type(self).__name__, self.config.horizon, horizon)
+        same_horizon(type(self).__name__, self.config.horizon, horizon)
         assert panel.characteristics is not None
         forecast = np.empty(panel.n_rows)
         for p in range(panel.n_periods):
@@ -402,19 +393,3 @@ class RegressorPredictor(PanelPredictor[RegressorConfig, RegressorEstimates]):
 def _as_text(value: Any) -> str:
     """A parameter as text; the `repr` of a long array leaves most of it out."""
     return f"array {fingerprint(value)}" if isinstance(value, np.ndarray) else repr(value)
-
-
-def as_prediction(panel: Panel, expected: FloatArray, span: FitSpan, horizon: int) -> Prediction:
-    """Wrap (R,) forecasts."""
-    forecast = AssetForecastResult(
-        index=panel.index, fit_span=span, horizon=horizon, expected_values=expected
-    )
-    return Prediction(index=panel.index, asset_forecast=forecast)
-
-
-def _same_horizon(name: str, built: int, asked: int) -> None:
-    if built != asked:
-        raise HorizonError(
-            f"{name} was built for horizon={built}, asked for {asked}: build it with horizon={asked} and fit "
-            "again"
-        )

@@ -12,9 +12,11 @@ Identification   mean loading 1 in each factor (root mean square 1 where the mea
 Factors          `infer="project"`: posterior given the training mean and covariance of the factors and each
                  asset's residual variance; `infer="encoder"`: the weighted averages themselves, the training
                  mean where no asset of a factor is observed
+Portfolios       with `infer="encoder"` the factors are linear in the period's values given its row set, so
+                 `factor_weights` are exact; a posterior is around a mean and no portfolio
 Special cases    attributes=(), n_common=K, ridge=0: the linear autoencoder, whose optimum is the space of the
                  first K principal components
-Cost             about 30 passes over the R M links a sweep (mean), 6 a step (softmax, relu)
+Cost             6 passes over the R M links a step, some 50 steps; mean: 40 a sweep, two or more
 References       Ghiye, Barreau, Carlier & Vazirgiannis (2025), Journal of Financial Data Science 7(3)
 """
 
@@ -27,15 +29,22 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from latentfactors.errors import ConfigurationError
+from latentfactors.errors import ConfigurationError, MissingCapabilityError
 from latentfactors.kernels.adjacency import fitted
 from latentfactors.kernels.encoder import Normalisation, fit_encoder
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
-from latentfactors.named_factors import NamedFactorEstimates, check_named_config, read_training
+from latentfactors.named_factors import (
+    NamedFactorEstimates,
+    check_named_config,
+    is_static,
+    read_training,
+    row_links,
+)
 from latentfactors.named_states import estimates_of, project, state_of
 from latentfactors.panel import Panel
+from latentfactors.results import FactorWeights
 from latentfactors.state import Factors, FitSummary, LatentFactorState
 
 __all__ = ["GraphFactorConfig", "GraphFactorEstimates", "GraphFactorModel"]
@@ -57,7 +66,8 @@ class GraphFactorConfig:
     normalisation
         "mean", "softmax" or "relu".
     infer
-        "project": posterior over the available assets; "encoder": the model's own weighted averages.
+        "project": posterior over the available assets; "encoder": the model's own weighted averages, which
+        are portfolios.
     cold_start
         Whether assets without training history get the loadings expected of their links; NaN otherwise.
     min_group_size
@@ -70,10 +80,10 @@ class GraphFactorConfig:
     ridge
         Pull of the weights to equal weights, as a share of the objective's typical curvature.
     tolerance
-        Largest relative change of the weights in a sweep ("mean"), or entry of the gradient times the
-        number of weights, relative to the sum of squares, that counts as standing still.
+        Relative fall of the objective over ten steps that counts as standing still. "mean" then sweeps until
+        the weights move by at most its square root.
     max_iterations
-        Most sweeps, or steps.
+        Most steps, and again most sweeps.
 
     Raises
     ------
@@ -141,6 +151,8 @@ class GraphFactorModel(LatentFactorModel[GraphFactorConfig, GraphFactorEstimates
     80
     """
 
+    sees = "categories"
+
     def _estimate(self, panel: Panel) -> tuple[GraphFactorEstimates, FitSummary]:
         config, training = self.config, read_training(panel, self.config)
         with threadpool_limits(limits=1, user_api="blas"):
@@ -183,8 +195,33 @@ class GraphFactorModel(LatentFactorModel[GraphFactorConfig, GraphFactorEstimates
                 who="GraphFactorModel",
             )
 
+    def _factor_weights(self, panel: Panel, estimates: GraphFactorEstimates) -> FactorWeights:
+        if self.config.infer != "encoder":
+            raise MissingCapabilityError(
+                f"infer={self.config.infer!r}: a posterior around the factors' mean is no portfolio's "
+                "return; factor portfolios exist for infer='encoder'"
+            )
+        links = row_links(panel, estimates.names)[0]
+        links = links[panel.asset_codes] if is_static(panel, estimates.names) else links
+        weights = portfolios(panel, links, estimates, self.config.normalisation)
+        return FactorWeights(weights=weights, index=panel.index, factor_names=estimates.factor_names)
+
 
 # ------------------------------------------------------------------------------------ the encoder
+
+
+def raw_weights(
+    panel: Panel, links: npt.NDArray[np.int32], estimates: GraphFactorEstimates, normalisation: Normalisation
+) -> tuple[npt.NDArray[np.bool_], FloatArray, FloatArray]:
+    """(R, M) each, of every row's links: which have a weight, w^ before division, part of the divisor."""
+    size = len(estimates.factor_names)
+    number = np.full(max(estimates.assets.size, 1) * size, -1)
+    number[estimates.slot_asset * size + estimates.slot_factor] = np.arange(estimates.weights.size)
+    position = panel.index.match_assets(estimates.assets)[panel.asset_codes]
+    slot = np.where((links >= 0) & (position >= 0)[:, None], number[position[:, None] * size + links], -1)
+    raw = estimates.weights[slot]
+    used = {"mean": raw, "relu": np.maximum(raw, 0.0), "softmax": np.exp(raw)}[normalisation]
+    return slot >= 0, used, used if normalisation == "softmax" else np.ones(used.shape)
 
 
 def average(
@@ -194,23 +231,14 @@ def average(
 
     The training mean stands in where no asset of a factor is observed; NaN with fewer than `min_observed`.
     """
+    weighted, used, below = raw_weights(panel, links, estimates, normalisation)
+    weighted &= panel.observed[:, None]
     size = len(estimates.factor_names)
-    number = np.full(max(estimates.assets.size, 1) * size, -1)
-    number[estimates.slot_asset * size + estimates.slot_factor] = np.arange(estimates.weights.size)
-    position = panel.index.match_assets(estimates.assets)[panel.asset_codes]
-    slot = np.where(
-        (links >= 0) & (position >= 0)[:, None] & panel.observed[:, None],
-        number[position[:, None] * size + links],
-        -1,
-    )
-    raw = estimates.weights[slot]
-    used = {"mean": raw, "relu": np.maximum(raw, 0.0), "softmax": np.exp(raw)}[normalisation]
-    below = used if normalisation == "softmax" else np.ones(used.shape)
     factors = np.full((panel.n_periods, size), np.nan)
     usual = np.linalg.solve(estimates.turn.T, estimates.factor_mean)
     for t in range(panel.n_periods):
         rows = panel.index.rows(t)
-        known = slot[rows] >= 0
+        known = weighted[rows]
         if known.any(axis=1).sum() < estimates.min_observed:
             continue
         target, values = links[rows][known], np.broadcast_to(panel.values[rows, None], known.shape)[known]
@@ -218,3 +246,28 @@ def average(
         divisor = np.bincount(target, below[rows][known], size)
         factors[t] = np.divide(total, divisor, out=usual.copy(), where=divisor > 0.0) @ estimates.turn
     return Factors(values=factors, names=estimates.factor_names)
+
+
+def portfolios(
+    panel: Panel, links: npt.NDArray[np.int32], estimates: GraphFactorEstimates, normalisation: Normalisation
+) -> FloatArray:
+    """(R, K) w^ over each period's row set times the identification's turn: `average` if all are observed.
+
+    NaN for a period with fewer than `min_observed` assets, and for a factor without an asset in it.
+    """
+    weighted, used, below = raw_weights(panel, links, estimates, normalisation)
+    size = len(estimates.factor_names)
+    out = np.full((panel.n_rows, size), np.nan)
+    for t in range(panel.n_periods):
+        rows = panel.index.rows(t)
+        known = weighted[rows]
+        if known.any(axis=1).sum() < estimates.min_observed:
+            continue
+        row, link = np.nonzero(known)
+        target = links[rows][row, link]
+        divisor = np.bincount(target, below[rows][row, link], size)
+        plain = np.zeros((known.shape[0], size))
+        plain[row, target] = used[rows][row, link] / divisor[target]
+        absent = (estimates.turn[divisor == 0.0] != 0.0).any(axis=0)
+        out[rows] = np.where(absent, np.nan, plain @ estimates.turn)
+    return out

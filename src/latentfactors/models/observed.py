@@ -198,6 +198,8 @@ class ObservedFactorModel(LatentFactorModel[ObservedFactorConfig, ObservedFactor
     (120, 20, 2)
     """
 
+    sees = "observed factors"
+
     @property
     def sequential(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether betas depend on earlier periods."""

@@ -7,6 +7,8 @@ Estimation       complete data: top eigenvectors of the second moment R'R/T, unc
                  smaller of its N x N and T x T forms; missing data: alternating least squares on the observed
                  cells; `probabilistic`: maximum likelihood of r_t ~ N(0, BB' + s2 I), exact EM if cells are
                  missing
+Short histories  assets with fewer than 5K values take no part in finding the space; theirs are posterior
+                 loadings given the factors and what the others load (`kernels.short_histories`)
 Factors          f_t = (B_o'B_o)^-1 B_o' r_(t,o) over the observed assets o of period t: one rule for complete
                  and missing data, training and new periods. `probabilistic`: the posterior around the
                  training mean, so that premia are not shrunk towards zero
@@ -25,10 +27,11 @@ import numpy.typing as npt
 
 from latentfactors.errors import InsufficientDataError
 from latentfactors.estimator import freeze
-from latentfactors.kernels.als import fit_als, observed_factors
-from latentfactors.kernels.ppca import fit_ppca, posterior
+from latentfactors.kernels.als import ALSFit, fit_als, observed_factors
+from latentfactors.kernels.ppca import PPCAFit, fit_ppca, posterior
 from latentfactors.kernels.rotation import principal_rotation
 from latentfactors.kernels.scores import r_squared
+from latentfactors.kernels.short_histories import fit_with_short_histories
 from latentfactors.kernels.static import (
     asset_means,
     by_asset,
@@ -151,7 +154,7 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
         training = values[np.ix_(kept_periods, kept_assets)]
         basis, noise, summary = estimate_loadings(training, config, min_observed)
         loadings = np.full((assets.size, config.n_factors), np.nan)
-        loadings[kept_assets] = basis
+        loadings[kept_assets] = identify(basis, training, config, min_observed)
         factors = observed_factors(values, loadings, min_observed=min_observed)
         mean, covariance = factor_moments(factors)
         residual = values - factors @ np.nan_to_num(loadings).T
@@ -216,30 +219,38 @@ class PCAModel(LatentFactorModel[PCAConfig, PCAEstimates]):
 def estimate_loadings(
     values: FloatArray, config: PCAConfig, min_observed: int
 ) -> tuple[FloatArray, float, FitSummary]:
-    """Identified loadings (N, K), noise variance (NaN unless probabilistic), and how the iteration went."""
+    """Loadings (N, K), noise variance (NaN unless probabilistic), and how the iteration went."""
     k, limits = config.n_factors, {"tolerance": config.tolerance, "max_iterations": config.max_iterations}
-    if config.probabilistic:
-        fit = fit_ppca(values - asset_means(values) if config.demean else values, k, **limits)
-        basis, noise = np.linalg.svd(fit.loadings, full_matrices=False)[0], fit.noise_variance
-        objective, loglikelihood = "log-likelihood", fit.loglikelihood
-    else:
-        fit = fit_als(values, k, intercept=config.demean, **limits)
-        basis, noise = fit.loadings, np.nan
-        objective, loglikelihood = "SSE / SST of observed cells", None
+    found: list[ALSFit | PPCAFit] = []
+
+    def fit(long: FloatArray) -> FloatArray:
+        if config.probabilistic:
+            found.append(fit_ppca(long - asset_means(long) if config.demean else long, k, **limits))
+            return np.linalg.svd(found[0].loadings, full_matrices=False)[0]
+        found.append(fit_als(long, k, intercept=config.demean, **limits))
+        return found[0].loadings
+
+    basis, remarks = fit_with_short_histories(values, k, min_observed, fit, centred=config.demean)
+    how = found[0]
+    likely = isinstance(how, PPCAFit)
+    objective, loglikelihood = (
+        ("log-likelihood", how.loglikelihood) if likely else ("SSE / SST of observed cells", None)
+    )
+    noise = how.noise_variance if likely else np.nan
     remark = (
-        f"loadings not converged, {fit.reason}: raise max_iterations; if the objective keeps falling the "
+        f"loadings not converged, {how.reason}: raise max_iterations; if the objective keeps falling the "
         "cells are too few for this many factors, ask for fewer or for probabilistic=True"
     )
     summary = FitSummary(
-        converged=fit.converged,
-        reason=fit.reason,
-        n_iterations=fit.n_iterations,
-        objective=fit.objective_path,
+        converged=how.converged,
+        reason=how.reason,
+        n_iterations=how.n_iterations,
+        objective=how.objective_path,
         objective_name=objective,
         loglikelihood=loglikelihood,
-        warnings=() if fit.converged else (remark,),
+        warnings=(*(() if how.converged else (remark,)), *remarks),
     )
-    return identify(basis, values, config, min_observed), noise, summary
+    return basis, noise, summary
 
 
 def identify(basis: FloatArray, values: FloatArray, config: PCAConfig, min_observed: int) -> FloatArray:

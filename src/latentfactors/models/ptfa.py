@@ -22,39 +22,40 @@ References       Herculano & Montoya-Blandon (2026), probabilistic targeted fact
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from latentfactors.conditional import Cell, ConditionalLaw
 from latentfactors.errors import ConfigurationError, InsufficientDataError
-from latentfactors.estimator import check_number, freeze
+from latentfactors.estimator import check_number
 from latentfactors.kernels.static import factor_names
 from latentfactors.kernels.targeted import TargetedFit
 from latentfactors.kernels.targeted_em import filter_moving, fit_moving, fit_targeted
 from latentfactors.kernels.targeted_inference import (
-    ParameterDraws,
     choose_ratio,
     draw_parameters,
     forecast_spread,
 )
-from latentfactors.kernels.targeted_posterior import noise_by_series, row_posterior, target_moments
+from latentfactors.kernels.targeted_posterior import row_posterior, target_moments
 from latentfactors.model import LatentFactorModel
 from latentfactors.options import EWMA, VAR, Bootstrap
 from latentfactors.panel import Panel
 from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState
+from latentfactors.targeted_cells import CellReader
+from latentfactors.targeted_estimates import PTFAEstimates, count_parameters
 from latentfactors.targeted_states import (
     StateForecasts,
-    StateParameters,
     fit_states,
     read_kinds,
     smooth_states,
 )
 from latentfactors.targeting import (
     LeadForecasts,
-    TargetedSeries,
     TargetedTraining,
     check_targets,
     measure,
@@ -82,10 +83,10 @@ class PTFAConfig:
     targets
         Labels of the target series; all other series of the panel are predictors.
     lead
-        Periods from a predictor to the target it is paired with. The model forecasts at this horizon and no
-        other; 0 nowcasts and describes.
+        Periods from a predictor to the target it is paired with. Without dynamics the model forecasts at this
+        horizon and no other; 0 nowcasts and describes.
     dynamics
-        `VAR(lags)`: factors follow a stationary vector autoregression, so every horizon from 0 on is
+        `VAR(lags)`: factors follow a stationary vector autoregression, so every horizon from the lead on is
         served. None: factors of different periods are independent.
     volatility
         `EWMA(predictors, targets)`: noise variances that move. None: constant.
@@ -140,8 +141,9 @@ class PTFAConfig:
             "ratio: use target_weight='ml'": moving and weight != "ml",
             "parameter_uncertainty draws data from the fitted model, and smoothed variances are a filter, "
             "not a law to draw from: leave it out": moving and self.parameter_uncertainty is not None,
-            f"use_released_targets needs lead=0, got lead={self.lead}: factors of different periods are "
-            "independent": self.use_released_targets and self.lead > 0,
+            f"use_released_targets needs lead=0, got lead={self.lead}: a released target speaks about the "
+            "factor that many periods back, not about the latest": self.use_released_targets
+            and self.lead > 0,
         }
         for words, wrong in conflicts.items():
             if wrong:
@@ -156,7 +158,6 @@ class PTFAConfig:
             Naming the setting.
         """
         refused = {
-            "lead": (0, "forecasts every horizon from lead=0 where factors move"),
             "volatility": (None, "has constant noise variances"),
             "target_weight": ("ml", "estimates noise variances by likelihood"),
             "parameter_uncertainty": (None, "has plug-in variances"),
@@ -177,56 +178,6 @@ class PTFAConfig:
             raise ConfigurationError(
                 f"use_released_targets must be a bool, got {self.use_released_targets!r}"
             )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PTFAEstimates:
-    """What `fit` found, of standardised series.
-
-    Attributes
-    ----------
-    series : names, units and training values of the series
-    predictor_loadings : (p, k) P
-    target_loadings : (q, k) Q, of the target `lead` periods later
-    predictor_variance, target_variance : s_x^2 and s_y^2; with moving variances those before the first period
-    predictor_variances, target_variances : (S,) paths over the training pairs, None where constant
-    states : coefficients, kinds of series and their noise variances, with dynamics or aggregates; else None
-    boundary : "x" or "y" where that noise variance went to zero (Heywood case), else ""
-    noise_ratio : s_x/s_y imposed, NaN where the likelihood decided
-    draws : bootstrap refits, None unless asked for
-    """
-
-    series: TargetedSeries
-    predictor_loadings: FloatArray
-    target_loadings: FloatArray
-    predictor_variance: float
-    target_variance: float
-    predictor_variances: FloatArray | None = None
-    target_variances: FloatArray | None = None
-    states: StateParameters | None = None
-    boundary: str = ""
-    noise_ratio: float = math.nan
-    draws: ParameterDraws | None = None
-
-    def __post_init__(self) -> None:
-        freeze(self)
-        if self.draws is not None:
-            freeze(self.draws)
-
-    @property
-    def loadings(self) -> FloatArray:
-        """(p + q, k) P above Q."""
-        return np.vstack([self.predictor_loadings, self.target_loadings])
-
-    @property
-    def noise(self) -> FloatArray:
-        """(p + q,) noise variance of every standardised series, the latest where variances move."""
-        if self.states is not None:
-            return self.states.variances[self.states.groups]
-        latest = self.predictor_variance, self.target_variance
-        if self.predictor_variances is not None and self.target_variances is not None:
-            latest = float(self.predictor_variances[-1]), float(self.target_variances[-1])
-        return noise_by_series(*latest, self.series.n_predictors, len(self.loadings))
 
 
 class Reading(NamedTuple):
@@ -285,7 +236,10 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         elif config.dynamics is not None or any(kinds):
             lags = 0 if config.dynamics is None else config.dynamics.lags
             pairs = np.hstack([x, y])
-            fit, states = fit_states(pairs, panel.times, kinds, panel.frequency, fit, lags, **limits)
+            times = panel.times[: len(pairs)]
+            fit, states = fit_states(
+                pairs, times, kinds, panel.frequency, fit, lags, lead=config.lead, **limits
+            )
         bootstrap = config.parameter_uncertainty
         if bootstrap is not None:
             observed = np.isfinite(np.hstack([x, y]))
@@ -320,9 +274,44 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             found = row_posterior(series.pair(values), estimates.loadings, series.n_predictors, *variances)
         else:
             times, p = series.times(panel.index, before), series.n_predictors
-            found = smooth_states(values, times, estimates.loadings, estimates.states, p)
+            found = smooth_states(
+                series.pair(values), times, estimates.loadings, estimates.states, p, series.lead
+            )
         state = self._state(panel, estimates, found[0][before:], found[1][before:])
         return replace(state, factors=replace(state.factors, information="smoothed"))
+
+    def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
+        """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
+
+        Every observed value is a condition, targets included, an assumed future value as well as a published
+        one. Moving variances are taken as the values before a period make them.
+
+        Parameters
+        ----------
+        panel
+            As it is known now, with the live periods of the cells (`panel.extend`).
+        cells
+            Pairs (series label, period).
+
+        Raises
+        ------
+        NotFittedError, PanelMismatchError, GapError, PanelError, ConfigurationError
+            Before `fit`; a series that training did not know; a period outside the panel; no cells.
+        """
+        self._check_panel(panel)
+        values, before = self.estimates.series.read(panel, _WHO)
+        return self._cells(values).law(panel, values, before, cells)
+
+    def expected_values(self, panel: Panel) -> FloatArray:
+        """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
+        self._check_panel(panel)
+        values, before = self.estimates.series.read(panel, _WHO)
+        return self._cells(values).expected(panel, values, before)
+
+    def _cells(self, values: FloatArray) -> CellReader:
+        estimates = self.estimates
+        variances = self._variances(values, estimates, joint=True)
+        return CellReader(estimates.series, estimates.loadings, variances, estimates.states, _WHO)
 
     def score(self, panel: Panel) -> float:
         """R2 of target forecasts from x alone, 1 - SSE/SST about the training mean, averaged over targets.
@@ -361,7 +350,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
                 index, given, before, series, estimates.loadings, estimates.states, _WHO
             )
             mean, covariance = native.moments(0)
-            forecasts = native.targets(0, mean, covariance)[0]
+            forecasts = native.targets(series.lead, mean, covariance)[0]
             return Reading(mean[1:, :k], covariance[1:, :k, :k], forecasts[1:], native)
         variances = self._variances(values, estimates)
         means, covariances = row_posterior(given, estimates.loadings, series.n_predictors, *variances)
@@ -433,14 +422,3 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             metrics=metrics,
             warnings=(*training.warnings, *remarks(fit.converged, fit.reason, fit.boundary, series)),
         )
-
-
-# ------------------------------------------------------------------------------------ the mathematics
-
-
-def count_parameters(estimates: PTFAEstimates) -> int:
-    """d k less the k(k-1)/2 rotations, the noise variances less an imposed ratio, and l k^2 of a VAR."""
-    d, k = estimates.loadings.shape
-    states = estimates.states
-    others = 2 if states is None else states.variances.size + states.coefficients.size
-    return d * k - k * (k - 1) // 2 + others - int(not math.isnan(estimates.noise_ratio))

@@ -17,6 +17,8 @@ Estimation       complete data: eigenvectors of Y'Y/T through the smaller of its
                  rbar_i and fbar_i both means over o_i. So a noise-free panel is an exact zero whatever is
                  hidden, which holds for no mean that is filled in. Alternating least squares, both steps
                  exact, accelerated; stops on the angle between successive loading spaces
+Short histories  assets with fewer than 5K values take no part in finding the space; theirs are posterior
+                 loadings given the factors and what the others load (`kernels.short_histories`)
 Factors          f_t = (B_o'B_o)^-1 B_o' r_(t,o) over the observed assets, in volatility units if scaled: the
                  rule of PCA, for training and new periods
 Cost             one eigendecomposition of min(N, T)^3; with missing cells O(T K N min(N, T K)) a sweep
@@ -49,6 +51,7 @@ from latentfactors.kernels.linalg import (
 )
 from latentfactors.kernels.rotation import fix_signs, principal_rotation
 from latentfactors.kernels.scores import r_squared, relative_pricing_error
+from latentfactors.kernels.short_histories import fit_with_short_histories
 from latentfactors.kernels.static import (
     asset_means,
     by_asset,
@@ -183,9 +186,17 @@ class RPPCAModel(LatentFactorModel[RPPCAConfig, RPPCAEstimates]):
         normed = np.where(still, np.nan, values / scale)
         kept_periods, kept_assets, needed = choose_cells(normed, config.n_factors, config.min_observed)
         training = normed[np.ix_(kept_periods, kept_assets)]
-        found = estimate_space(training, config)
+        spaces: list[FixedPoint] = []
+
+        def fit(long: FloatArray) -> FloatArray:
+            spaces.append(estimate_space(long, config))
+            return spaces[0].parameters
+
+        basis, short = fit_with_short_histories(
+            training, config.n_factors, needed, fit, centred=config.gamma == -1.0
+        )
         loadings = np.full((assets.size, config.n_factors), np.nan)
-        loadings[kept_assets], eigenvalues = identify(found.parameters, training, config, needed)
+        loadings[kept_assets], eigenvalues = identify(basis, training, config, needed)
         factors = observed_factors(normed, loadings, min_observed=needed)
         loadings *= scale[:, None]
         mean, covariance = factor_moments(factors)
@@ -210,7 +221,7 @@ class RPPCAModel(LatentFactorModel[RPPCAConfig, RPPCAEstimates]):
             "relative_pricing_error": relative_pricing_error(estimates.alpha, asset_means(values)),
         }
         remarks = left_out(~kept_assets & ~still, ~kept_periods, config.n_factors, needed)
-        return estimates, summarise(found, metrics, (*remarks, *standing_still(still)))
+        return estimates, summarise(spaces[0], metrics, (*short, *remarks, *standing_still(still)))
 
     def _extract(self, panel: Panel, estimates: RPPCAEstimates) -> LatentFactorState:
         known = known_assets(panel.index, estimates.assets, "RPPCAModel")

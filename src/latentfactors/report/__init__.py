@@ -3,6 +3,7 @@
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
 figures           a plotly figure from a library result, one public function each (extra `report`)
+factor_figures    how many factors, their paths with bands, weights of an index, grids of R² (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
 page              what all pages share (extra `report`)
@@ -20,6 +21,12 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.factor_figures import (
+        factor_bands_figure,
+        r_squared_heat_map,
+        scree_figure,
+        weights_figure,
+    )
     from latentfactors.report.figures import (
         calibration_figure,
         coverage_figure,
@@ -44,11 +51,15 @@ _HOMES = {
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
+    "factor_bands_figure": "factor_figures",
     "group_loadings_figure": "risk_figures",
     "named_factors_figure": "risk_figures",
+    "r_squared_heat_map": "factor_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
+    "scree_figure": "factor_figures",
     "tangency_figure": "pricing_figures",
+    "weights_figure": "factor_figures",
     "write_risk_report": "risk_page",
 }
 
@@ -64,17 +75,21 @@ __all__ = [
     "correlations_figure",
     "coverage_figure",
     "errors_figure",
+    "factor_bands_figure",
     "factors_figure",
     "fits_figure",
     "group_loadings_figure",
     "loadings_figure",
     "long_short_figure",
     "named_factors_figure",
+    "r_squared_heat_map",
     "read_run",
     "render_report",
     "render_risk_report",
     "risk_figure",
+    "scree_figure",
     "tangency_figure",
+    "weights_figure",
     "write_certificates",
     "write_report",
     "write_risk_report",

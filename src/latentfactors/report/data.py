@@ -32,7 +32,7 @@ from latentfactors.model import Predictor
 from latentfactors.panel import Panel, ValueKind
 from latentfactors.periods import Frequency
 from latentfactors.pipeline import LatentFactorForecastPipeline
-from latentfactors.state import LatentFactorState
+from latentfactors.state import LatentFactorState, latent_names
 from latentfactors.store import load_object, save_object
 from latentfactors.track_record import FactorPath, WalkForwardResult
 
@@ -298,10 +298,13 @@ def _last_exposures(predictor: Predictor, result: WalkForwardResult) -> Exposure
     if parts[0] is not None and gamma.shape == (len(names), values.shape[1]):
         values, labels, kind = gamma, names, "characteristics"
     factors = state.factors.values[-len(aligned.times) :]
-    both = np.isfinite(factors).all(axis=1) & np.isfinite(aligned.values).all(axis=1)
-    if both.sum() > 1:
-        order, signs = match_signed_permutation(factors[both], aligned.values[both])
-        values = values[:, order] * signs
+    own = np.flatnonzero(latent_names(found.factor_names))  # named factors need no matching
+    there = aligned.values[:, [aligned.names.index(found.factor_names[k]) for k in own]]
+    both = np.isfinite(factors[:, own]).all(axis=1) & np.isfinite(there).all(axis=1)
+    if both.sum() > 1 and own.size:
+        order, signs = match_signed_permutation(factors[np.ix_(both, own)], there[both])
+        values = values.copy()
+        values[:, own] = values[:, own[order]] * signs
     last = str(training.times[training.n_realised - 1])
     return Exposures(values=values, labels=labels, factor_names=found.factor_names, kind=kind, when=last)
 

@@ -6,7 +6,6 @@ a state's assets. Whatever does not fit is refused with the names that do not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, PanelMismatchError
 from latentfactors.results import AssetWeightsResult
-from latentfactors.state import LatentFactorState
+from latentfactors.state import LatentFactorState, latent_names
 from latentfactors.validate import count
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 Weights = Mapping[Any, float] | npt.ArrayLike
 _SHOWN = 5
-_LATENT = re.compile(r"F[0-9]+|common [0-9]+")
 
 
 def over_universe(weights: Weights, universe: npt.NDArray[Any], what: str = "weights") -> FloatArray:
@@ -131,7 +129,7 @@ def rotation_remark(names: Sequence[str]) -> str:
     >>> rotation_remark(("F1", "F2", "Mkt-RF"))[:39]
     'F1, F2 are known up to a rotation: what'
     """
-    latent = [name for name in names if _LATENT.fullmatch(name)]
+    latent = [name for name, is_latent in zip(names, latent_names(names), strict=True) if is_latent]
     if len(latent) < 2:
         return ""
     return (

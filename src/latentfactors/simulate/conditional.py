@@ -20,11 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError
+from latentfactors.estimator import at_least
 from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.kernels.scores import r_squared
 from latentfactors.panel import Panel
-from latentfactors.periods import period_end
-from latentfactors.rows import RowIndex, read_only
+from latentfactors.rows import read_only
+from latentfactors.simulate.parts import (
+    check_correlation,
+    check_share,
+    first_order,
+    lives,
+    monthly_rows,
+    streams,
+)
 
 __all__ = ["ConditionalTruth", "conditional_panel"]
 
@@ -126,19 +134,19 @@ def conditional_panel(
 excess_return, 'M')
     """
     _check(design, n_periods, n_assets, n_characteristics, live, seed, missing, partial, persistence)
-    children = np.random.SeedSequence(seed).spawn(len(_STREAMS))
-    streams = {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
+    rng = streams(seed, _STREAMS)
     T = n_periods + live
-    alive = _lives(streams["lives"], n_periods, T, n_assets, partial)
-    ranks = _ranked_characteristics(streams["characteristics"], alive, n_characteristics)
-    x = _portfolios(streams["portfolios"], T, n_characteristics, persistence)
-    factors = x[:, :_N_FACTORS] + _FACTOR_SD * streams["factors"].normal(size=(T, _N_FACTORS))
-    index = _index(alive)
+    n_partial = min(int(partial * n_assets), n_assets - 2)  # ranks need two assets in every month
+    alive = lives(rng["lives"], n_periods, live, n_assets, n_partial)
+    ranks = _ranked_characteristics(rng["characteristics"], alive, n_characteristics)
+    x = _portfolios(rng["portfolios"], T, n_characteristics, persistence)
+    factors = x[:, :_N_FACTORS] + _FACTOR_SD * rng["factors"].normal(size=(T, _N_FACTORS))
+    index = monthly_rows(alive, "1980-01")
     loadings = true_loadings(ranks, design)
     expected = np.einsum("rk,rk->r", loadings, factors[index.period_codes])
-    complete = expected + _NOISE * index.gather(streams["noise"].standard_t(_FREEDOM, size=alive.shape))
+    complete = expected + _NOISE * index.gather(rng["noise"].standard_t(_FREEDOM, size=alive.shape))
     future = index.period_codes >= n_periods
-    hidden = index.gather(streams["hidden"].random(size=alive.shape) < missing) | future
+    hidden = index.gather(rng["hidden"].random(size=alive.shape) < missing) | future
     observed = np.array(x)
     observed[n_periods:] = np.nan
     panel = Panel(
@@ -181,35 +189,8 @@ def _ranked_characteristics(rng: np.random.Generator, alive: npt.NDArray[np.bool
 
 def _portfolios(rng: np.random.Generator, T: int, P: int, persistence: float) -> FloatArray:
     """(T, P) returns with mean .03 and standard deviation .1, AR(1) around their mean."""
-    shocks = rng.normal(size=(T, P))
-    for t in range(1, T):
-        shocks[t] = persistence * shocks[t - 1] + np.sqrt(1.0 - persistence**2) * shocks[t]
-    return _MEAN + _SD * shocks
-
-
-def _lives(rng: np.random.Generator, n: int, T: int, N: int, partial: float) -> npt.NDArray[np.bool_]:
-    """(T, N) whether an asset is in the universe; at least two assets live throughout."""
-    n_partial = min(int(partial * N), N - 2)
-    start, stop = np.zeros(N, dtype=np.int64), np.full(N, T)
-    who = rng.permutation(N)[:n_partial]
-    start[who] = rng.integers(0, n, size=n_partial)
-    stop[who] = rng.integers(start[who] + 1, n + 1)
-    stop[stop == n] = T  # who is alive at the end stays for the live months
-    month = np.arange(T)[:, None]
-    return (start <= month) & (month < stop)
-
-
-def _index(alive: npt.NDArray[np.bool_]) -> RowIndex:
-    T, N = alive.shape
-    months = (np.datetime64("1980-01") + np.arange(T).astype("timedelta64[M]")).astype("datetime64[D]")
-    width = len(str(N - 1))
-    return RowIndex(
-        times=period_end(months, "M"),
-        assets=np.array([f"A{i:0{width}d}" for i in range(N)]),
-        offsets=np.concatenate([[0], np.cumsum(alive.sum(axis=1))]),
-        asset_codes=np.nonzero(alive)[1].astype(np.int32),
-        frequency="M",
-    )
+    shocks = first_order(rng.normal(size=(T, P)), persistence)
+    return _MEAN + _SD * np.sqrt(1.0 - persistence**2) * shocks
 
 
 def _check(
@@ -220,11 +201,7 @@ def _check(
         raise ConfigurationError(f"design must be one of {get_args(Design)}, got {design!r}")
     least = {"n_periods": (n_periods, 2), "n_assets": (n_assets, 2), "live": (live, 0), "seed": (seed, 0)}
     least["n_characteristics"] = (n_characteristics, _N_FACTORS)
-    for name, (value, smallest) in least.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-            raise ConfigurationError(f"{name} must be a whole number, at least {smallest}, got {value!r}")
-    for name, share in (("missing", missing), ("partial", partial)):
-        if not 0 <= share < 1:
-            raise ConfigurationError(f"{name} must be a share in [0, 1), got {share!r}")
-    if not -1 < persistence < 1:
-        raise ConfigurationError(f"persistence must lie in (-1, 1), got {persistence!r}")
+    for name, (value, lowest) in least.items():
+        at_least(name, value, lowest)
+    check_share(missing=missing, partial=partial)
+    check_correlation(persistence=persistence)

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError
+from latentfactors.estimator import at_least, check_number
 from latentfactors.panel import Panel
-from latentfactors.rows import Attribute, RowIndex, read_only
+from latentfactors.rows import Attribute, read_only
+from latentfactors.simulate.parts import check_share, lives, rows_of, streams
 
 __all__ = ["CREDIT_CATEGORIES", "CreditTruth", "credit_panel"]
 
@@ -156,11 +157,11 @@ def credit_panel(
     (41, (200, 46), 46)
     """
     _check(n_assets, n_periods, heterogeneity, noise, missing, partial, live, seed)
-    children = np.random.SeedSequence(seed).spawn(6)
-    categories, loading, factor, idiosyncratic, lives, hidden = map(np.random.default_rng, children)
+    rng = streams(seed, ("categories", "loadings", "factors", "noise", "lives", "hidden"))
+    factor = rng["factors"]
     n_all = n_periods + live
     codes = {
-        name: categories.permutation(np.repeat(np.arange(len(counts)), shares(counts, n_assets)))
+        name: rng["categories"].permutation(np.repeat(np.arange(len(counts)), shares(counts, n_assets)))
         for name, counts in CREDIT_CATEGORIES.items()
     }
     names = ("market", *(f"{a}={c}" for a, counts in CREDIT_CATEGORIES.items() for c in counts))
@@ -175,21 +176,16 @@ def credit_panel(
     for name, counts in CREDIT_CATEGORIES.items():
         links[np.arange(n_assets), first + codes[name]] = 1.0
         first += len(counts)
-    loadings = links * (1.0 + heterogeneity * loading.normal(size=links.shape))
+    loadings = links * (1.0 + heterogeneity * rng["loadings"].normal(size=links.shape))
 
-    alive = _lives(lives, n_periods, live, n_assets, partial)
-    index = RowIndex(
-        times=np.busday_offset("2020-01-01", np.arange(n_all), roll="forward"),
-        assets=np.array([f"B{i:0{len(str(n_assets - 1))}d}" for i in range(n_assets)]),
-        offsets=np.concatenate([[0], np.cumsum(alive.sum(axis=1))]),
-        asset_codes=np.nonzero(alive)[1].astype(np.int32),
-        frequency="B",
-    )
+    alive = lives(rng["lives"], n_periods, live, n_assets, int(partial * n_assets))
+    days = np.busday_offset("2020-01-01", np.arange(n_all), roll="forward")
+    index = rows_of(alive, days, "B", "B")
     expected = index.gather(factors @ loadings.T)
     t_sd = np.sqrt(_DEGREES_OF_FREEDOM / (_DEGREES_OF_FREEDOM - 2))
-    errors = noise / t_sd * idiosyncratic.standard_t(_DEGREES_OF_FREEDOM, size=alive.shape)
+    errors = noise / t_sd * rng["noise"].standard_t(_DEGREES_OF_FREEDOM, size=alive.shape)
     complete = expected + index.gather(errors)
-    gone = index.gather(hidden.random(size=alive.shape) < missing) | (index.period_codes >= n_periods)
+    gone = index.gather(rng["hidden"].random(size=alive.shape) < missing) | (index.period_codes >= n_periods)
     panel = Panel(
         times=index.times,
         assets=index.assets,
@@ -224,29 +220,14 @@ def shares(counts: dict[str, int], n_assets: int) -> npt.NDArray[np.int64]:
     return found
 
 
-def _lives(rng: np.random.Generator, n: int, live: int, N: int, partial: float) -> npt.NDArray[np.bool_]:
-    """(n + live, N) whether a bond is outstanding; one that lives at the end stays for the live days."""
-    start, stop = np.zeros(N, dtype=np.int64), np.full(N, n)
-    short = rng.permutation(N)[: int(partial * N)]
-    start[short] = rng.integers(0, n, size=short.size)
-    stop[short] = rng.integers(start[short] + 1, n + 1)
-    stop = np.where(stop == n, n + live, stop)
-    day = np.arange(n + live)[:, None]
-    return (start <= day) & (day < stop)
-
-
 def _check(
     n_assets: int, n_periods: int, heterogeneity: float, noise: float, missing: float, partial: float,
     live: int, seed: int,
 ) -> None:  # fmt: skip
-    for name, whole, least in (
+    for name, whole, lowest in (
         ("n_assets", n_assets, 1), ("n_periods", n_periods, 1), ("live", live, 0), ("seed", seed, 0),
     ):  # fmt: skip
-        if isinstance(whole, bool) or not isinstance(whole, int | np.integer) or whole < least:
-            raise ConfigurationError(f"{name} must be a whole number, at least {least}, got {whole!r}")
-    for name, size in (("heterogeneity", heterogeneity), ("noise", noise)):
-        if not 0 <= size < np.inf:
-            raise ConfigurationError(f"{name} must be a finite standard deviation >= 0, got {size!r}")
-    for name, share in (("missing", missing), ("partial", partial)):
-        if not 0 <= share < 1:
-            raise ConfigurationError(f"{name} must be a share in [0, 1), got {share!r}")
+        at_least(name, whole, lowest)
+    check_number("heterogeneity", heterogeneity)
+    check_number("noise", noise)
+    check_share(missing=missing, partial=partial)

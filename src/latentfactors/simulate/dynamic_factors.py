@@ -33,6 +33,7 @@ from latentfactors.estimator import at_least, freeze
 from latentfactors.kernels.scores import trace_r_squared
 from latentfactors.panel import Panel
 from latentfactors.periods import period_range
+from latentfactors.simulate.parts import first_order, streams
 
 __all__ = ["SimulatedDynamicPanel", "dynamic_factor_panel", "nonlinear_features", "trace_r_squareds"]
 
@@ -126,10 +127,8 @@ def dynamic_factor_panel(
     ((200, 12), (10, 12))
     """
     _check(locals())
-    names = ("loadings", "factors", "shares", "idiosyncratic", "hidden")
-    children = np.random.SeedSequence(seed).spawn(len(names))
-    rng = {name: np.random.default_rng(child) for name, child in zip(names, children, strict=True)}
-    factors = _first_order(rng["factors"].normal(size=(n_periods, n_factors)), rho)
+    rng = streams(seed, ("loadings", "factors", "shares", "idiosyncratic", "hidden"))
+    factors = first_order(rng["factors"].normal(size=(n_periods, n_factors)), rho)
     features = factors if measurement == "linear" else nonlinear_features(factors)
     loadings = rng["loadings"].normal(size=(n_series, features.shape[1]))
     share = rng["shares"].uniform(u, 1.0 - u, size=n_series)
@@ -205,15 +204,6 @@ def trace_r_squareds(features: npt.ArrayLike, estimated: npt.ArrayLike) -> dict[
 # -------------------------------------------------------------------- the parts of a process
 
 
-def _first_order(innovations: FloatArray, coefficient: float) -> FloatArray:
-    """Stationary AR(1) paths along the first axis, driven by innovations (T, n)."""
-    paths = innovations.copy()
-    paths[0] /= np.sqrt(1.0 - coefficient**2)
-    for t in range(1, len(paths)):
-        paths[t] += coefficient * paths[t - 1]
-    return paths
-
-
 def _idiosyncratic(
     rng: np.random.Generator, T: int, variance: FloatArray, alpha: float, tau: float
 ) -> FloatArray:
@@ -222,7 +212,7 @@ def _idiosyncratic(
     if tau > 0:
         places = np.arange(variance.size)
         draws = draws @ np.linalg.cholesky(tau ** np.abs(places[:, None] - places)).T
-    return _first_order(draws * np.sqrt((1.0 - alpha**2) * variance), alpha)
+    return first_order(draws * np.sqrt((1.0 - alpha**2) * variance), alpha)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -22,10 +22,18 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError
+from latentfactors.estimator import at_least, check_number
 from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.panel import Panel
-from latentfactors.periods import period_end
 from latentfactors.rows import RowIndex, read_only
+from latentfactors.simulate.parts import (
+    check_correlation,
+    check_share,
+    first_order,
+    lives,
+    monthly_rows,
+    streams,
+)
 
 __all__ = ["SimulatedPanel", "characteristic_panel", "null_panel", "static_panel"]
 
@@ -35,6 +43,7 @@ FloatArray = npt.NDArray[np.float64]
 # Sharpe ratio of a good factor, so that 20 years see its sign.
 _DECAY = 0.7
 _SHARPE = 0.2
+_STREAMS = ("loadings", "factors", "noise", "hidden", "lives", "characteristics")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,12 +146,12 @@ def static_panel(
     >>> static_panel(n_periods=120, n_assets=20, live=1).panel
     Panel(121 periods 1990-01-31..2000-01-31, 20 assets, 2420 rows, excess_return, 'M')
     """
-    _check(n_periods, n_assets, n_factors, live, noise, missing, factor_sd, persistence)
-    streams = _streams(seed)
-    loadings = streams["loadings"].normal(size=(n_assets, n_factors))
+    _check(n_periods, n_assets, n_factors, live, noise, missing, factor_sd, persistence, seed)
+    rng = streams(seed, _STREAMS)
+    loadings = rng["loadings"].normal(size=(n_assets, n_factors))
     alive = np.ones((n_periods + live, n_assets), dtype=bool)
-    factors, means = _factors(streams["factors"], len(alive), n_factors, premia, factor_sd, persistence)
-    return _simulated(streams, alive, n_periods, None, factors, means, noise, missing, loadings=loadings)
+    factors, means = _factors(rng["factors"], len(alive), n_factors, premia, factor_sd, persistence)
+    return _simulated(rng, alive, n_periods, None, factors, means, noise, missing, loadings=loadings)
 
 
 def characteristic_panel(
@@ -196,16 +205,16 @@ def characteristic_panel(
     >>> truth.panel.characteristics.shape[1], truth.gamma.shape, bool(truth.panel.period(-1).values.any())
     (6, (6, 2), True)
     """
-    _check(n_periods, n_assets, n_factors, live, noise, missing, factor_sd, persistence)
-    _check_size(n_characteristics, "n_characteristics", max(n_factors, 1))
-    _check_share(partial, "partial")
-    _check_persistence(characteristic_persistence, "characteristic_persistence")
-    streams = _streams(seed)
-    gamma = _orthonormal(streams["loadings"].normal(size=(n_characteristics, n_factors)))
-    alive = _lives(streams["lives"], n_periods, live, n_assets, partial)
-    ranks = _ranked_paths(streams["characteristics"], alive, n_characteristics, characteristic_persistence)
-    factors, means = _factors(streams["factors"], len(alive), n_factors, premia, factor_sd, persistence)
-    return _simulated(streams, alive, n_periods, ranks, factors, means, noise, missing, gamma=gamma)
+    _check(n_periods, n_assets, n_factors, live, noise, missing, factor_sd, persistence, seed)
+    at_least("n_characteristics", n_characteristics, max(n_factors, 1))
+    check_share(partial=partial)
+    check_correlation(characteristic_persistence=characteristic_persistence)
+    rng = streams(seed, _STREAMS)
+    gamma = _orthonormal(rng["loadings"].normal(size=(n_characteristics, n_factors)))
+    alive = lives(rng["lives"], n_periods, live, n_assets, int(partial * n_assets))
+    ranks = _ranked_paths(rng["characteristics"], alive, n_characteristics, characteristic_persistence)
+    factors, means = _factors(rng["factors"], len(alive), n_factors, premia, factor_sd, persistence)
+    return _simulated(rng, alive, n_periods, ranks, factors, means, noise, missing, gamma=gamma)
 
 
 def null_panel(
@@ -253,13 +262,6 @@ def null_panel(
 # -------------------------------------------------------------------- the parts of a process
 
 
-def _streams(seed: int) -> dict[str, np.random.Generator]:
-    names = ("loadings", "factors", "noise", "hidden", "lives", "characteristics")
-    _check_size(seed, "seed", 0)
-    children = np.random.SeedSequence(seed).spawn(len(names))
-    return {name: np.random.default_rng(child) for name, child in zip(names, children, strict=True)}
-
-
 def _factors(
     rng: np.random.Generator, n: int, K: int, premia: Any, first_sd: float, persistence: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -268,16 +270,12 @@ def _factors(
     means = np.asarray(_SHARPE * sd if premia is None else premia, dtype=np.float64)
     if means.shape != (K,) or not np.all(np.isfinite(means)):
         raise ConfigurationError(f"premia must be {K} finite numbers, one per factor, got {premia!r}")
-    return means + sd * _autoregressive(rng, (n, K), persistence), means
+    return means + sd * _unit_paths(rng, (n, K), persistence), means
 
 
-def _autoregressive(rng: np.random.Generator, shape: tuple[int, ...], coefficient: float) -> FloatArray:
+def _unit_paths(rng: np.random.Generator, shape: tuple[int, ...], coefficient: float) -> FloatArray:
     """Stationary AR(1) paths of unit variance along the first axis."""
-    paths = rng.normal(size=shape)
-    innovation = np.sqrt(1 - coefficient**2)
-    for t in range(1, shape[0]):
-        paths[t] = coefficient * paths[t - 1] + innovation * paths[t]
-    return paths
+    return np.sqrt(1 - coefficient**2) * first_order(rng.normal(size=shape), coefficient)
 
 
 def _orthonormal(draws: FloatArray) -> FloatArray:
@@ -289,23 +287,11 @@ def _orthonormal(draws: FloatArray) -> FloatArray:
     return columns
 
 
-def _lives(rng: np.random.Generator, n: int, live: int, N: int, partial: float) -> npt.NDArray[np.bool_]:
-    """(n + live, N) whether an asset is in the universe of a month."""
-    n_partial = int(partial * N)  # less than N: no month is without assets
-    start, stop = np.zeros(N, dtype=np.int64), np.full(N, n)
-    start[:n_partial] = rng.integers(0, n, size=n_partial)
-    stop[:n_partial] = rng.integers(start[:n_partial] + 1, n + 1)
-    order = rng.permutation(N)
-    start, stop = start[order], np.where(stop[order] == n, n + live, stop[order])
-    month = np.arange(n + live)[:, None]
-    return (start <= month) & (month < stop)
-
-
 def _ranked_paths(
     rng: np.random.Generator, alive: npt.NDArray[np.bool_], L: int, persistence: float
 ) -> FloatArray:
     """(R, L) ranks in [-1/2, 1/2] of AR(1) characteristics among the assets alive in each month."""
-    paths = _autoregressive(rng, (*alive.shape, L), persistence)
+    paths = _unit_paths(rng, (*alive.shape, L), persistence)
     return np.concatenate([period_ranks(path[here]) for path, here in zip(paths, alive, strict=True)])
 
 
@@ -318,7 +304,7 @@ def _row_loadings(
 
 
 def _simulated(
-    streams: dict[str, np.random.Generator],
+    rng: dict[str, np.random.Generator],
     alive: npt.NDArray[np.bool_],
     n_periods: int,
     characteristics: FloatArray | None,
@@ -331,21 +317,12 @@ def _simulated(
     gamma: FloatArray | None = None,
 ) -> SimulatedPanel:
     """Lay out the rows, add noise, hide cells."""
-    n_all, N = alive.shape
-    months = (np.datetime64("1990-01") + np.arange(n_all).astype("timedelta64[M]")).astype("datetime64[D]")
-    width = len(str(N - 1))
-    index = RowIndex(
-        times=period_end(months, "M"),
-        assets=np.array([f"A{i:0{width}d}" for i in range(N)]),
-        offsets=np.concatenate([[0], np.cumsum(alive.sum(axis=1))]),
-        asset_codes=np.nonzero(alive)[1].astype(np.int32),
-        frequency="M",
-    )
+    index = monthly_rows(alive, "1990-01")
     period = index.period_codes
     beta = _row_loadings(index, characteristics, loadings, gamma)
     expected = np.einsum("rk,rk->r", beta, factors[period])
-    complete = expected + noise * index.gather(streams["noise"].normal(size=alive.shape))
-    hidden = index.gather(streams["hidden"].random(size=alive.shape) < missing) | (period >= n_periods)
+    complete = expected + noise * index.gather(rng["noise"].normal(size=alive.shape))
+    hidden = index.gather(rng["hidden"].random(size=alive.shape) < missing) | (period >= n_periods)
     L = 0 if characteristics is None else characteristics.shape[1]
     panel = Panel(
         times=index.times,
@@ -374,30 +351,14 @@ def _simulated(
 
 def _check(
     n_periods: int, n_assets: int, n_factors: int, live: int,
-    noise: float, missing: float, factor_sd: float, persistence: float,
+    noise: float, missing: float, factor_sd: float, persistence: float, seed: int,
 ) -> None:  # fmt: skip
-    _check_size(n_periods, "n_periods", 1)
-    _check_size(n_assets, "n_assets", 1)
-    _check_size(n_factors, "n_factors", 0)
-    _check_size(live, "live", 0)
-    if not 0 <= noise < np.inf:
-        raise ConfigurationError(f"noise must be a finite standard deviation >= 0, got {noise!r}")
-    if not 0 < factor_sd < np.inf:
-        raise ConfigurationError(f"factor_sd must be a finite standard deviation > 0, got {factor_sd!r}")
-    _check_share(missing, "missing")
-    _check_persistence(persistence, "persistence")
-
-
-def _check_size(size: int, name: str, smallest: int) -> None:
-    if not isinstance(size, int | np.integer) or size < smallest:
-        raise ConfigurationError(f"{name} must be a whole number, at least {smallest}, got {size!r}")
-
-
-def _check_share(share: float, name: str) -> None:
-    if not 0 <= share < 1:
-        raise ConfigurationError(f"{name} must be a share in [0, 1), got {share!r}")
-
-
-def _check_persistence(coefficient: float, name: str) -> None:
-    if not -1 < coefficient < 1:
-        raise ConfigurationError(f"{name} must lie in (-1, 1), got {coefficient!r}")
+    for name, size, lowest in (
+        ("n_periods", n_periods, 1), ("n_assets", n_assets, 1), ("n_factors", n_factors, 0),
+        ("live", live, 0), ("seed", seed, 0),
+    ):  # fmt: skip
+        at_least(name, size, lowest)
+    check_number("noise", noise)
+    check_number("factor_sd", factor_sd, positive=True)
+    check_share(missing=missing)
+    check_correlation(persistence=persistence)

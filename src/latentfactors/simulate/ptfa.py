@@ -31,6 +31,7 @@ from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, period_range
 from latentfactors.rows import SeriesInfo
+from latentfactors.simulate.parts import first_order, streams
 
 __all__ = ["SimulatedTargets", "targeted_panel"]
 
@@ -135,14 +136,14 @@ def targeted_panel(
     (('y1', 'y2', 'y3'), (3, 2))
     """
     _check(locals())
-    streams = _streams(seed)
+    rng = streams(seed, ("loadings", "factors", "noise x", "noise y", "hidden x", "hidden y"))
     n = (n_predictors, n_targets)
-    draw = streams["loadings"].uniform if loadings == "uniform" else streams["loadings"].normal
+    draw = rng["loadings"].uniform if loadings == "uniform" else rng["loadings"].normal
     P, Q = (draw(size=(size, n_factors)) for size in n)
-    factors = _factors(streams["factors"], n_periods, n_factors, persistence)
+    factors = _factors(rng["factors"], n_periods, n_factors, persistence)
     common = factors @ np.vstack([P, Q]).T
     sides = [
-        _noise(streams[f"noise {side}"], (n_periods, size), side, process, scale, decay)
+        _noise(rng[f"noise {side}"], (n_periods, size), side, process, scale, decay)
         for side, size, scale in zip("xy", n, (predictor_noise, target_noise), strict=True)
     ]
     complete = common + np.hstack([noise for noise, _ in sides])
@@ -153,7 +154,7 @@ def targeted_panel(
         ("x", slice(None, n_predictors), missing_predictors),
         ("y", slice(n_predictors, None), missing_targets),
     ):
-        hidden = streams[f"hidden {side}"].random(size=values[:, columns].shape) < share
+        hidden = rng[f"hidden {side}"].random(size=values[:, columns].shape) < share
         values[:, columns][hidden] = np.nan
     names = tuple(f"{side}{i + 1}" for side, size in zip("xy", n, strict=True) for i in range(size))
     last = np.datetime64("1990-01") + np.timedelta64(n_periods - 1, "M")
@@ -186,21 +187,9 @@ def targeted_panel(
 # -------------------------------------------------------------------- the parts of a process
 
 
-def _streams(seed: int) -> dict[str, np.random.Generator]:
-    names = ("loadings", "factors", "noise x", "noise y", "hidden x", "hidden y")
-    children = np.random.SeedSequence(seed).spawn(len(names))
-    return {name: np.random.default_rng(child) for name, child in zip(names, children, strict=True)}
-
-
 def _factors(rng: np.random.Generator, T: int, k: int, persistence: Sequence[float] | None) -> FloatArray:
     """f_t = A f_(t-1) + u_t, u_t ~ N(0, I), A diagonal, from f_1 ~ N(0, (I - A^2)^-1)."""
-    paths = rng.normal(size=(T, k))
-    if persistence is not None:
-        a = np.asarray(persistence, dtype=np.float64)
-        paths[0] /= np.sqrt(1.0 - a**2)
-        for t in range(1, T):
-            paths[t] += a * paths[t - 1]
-    return paths
+    return first_order(rng.normal(size=(T, k)), 0.0 if persistence is None else persistence)
 
 
 def _noise(

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.fred import Codes, fred_panel, vintage_of
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders, parse_times
+from latentfactors.readers.fred import Codes, fred_panel, vintage_of
 
 __all__ = ["FredVintages", "mixed_frequency_panel"]
 

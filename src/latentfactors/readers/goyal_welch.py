@@ -35,9 +35,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.fred import read_lines
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, first_offenders, period_end
+from latentfactors.readers.fred import read_lines
 from latentfactors.rows import SeriesInfo
 
 if TYPE_CHECKING:

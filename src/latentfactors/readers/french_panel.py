@@ -46,7 +46,8 @@ import numpy.typing as npt
 
 from latentfactors.characteristics import RETURN_CHARACTERISTICS, characteristics_from_returns
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.french import (
+from latentfactors.panel import Panel
+from latentfactors.readers.french import (
     choose_section,
     excess_panel,
     read_french_csv,
@@ -54,7 +55,6 @@ from latentfactors.french import (
     read_french_risk_free,
     read_sections,
 )
-from latentfactors.panel import Panel
 from latentfactors.validate import count
 
 if TYPE_CHECKING:

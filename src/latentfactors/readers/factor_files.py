@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import PanelError
-from latentfactors.french import read_text
 from latentfactors.periods import period_end
+from latentfactors.readers.french import read_text
 from latentfactors.validate import count
 
 if TYPE_CHECKING:
