@@ -14,7 +14,6 @@ import time
 import numpy as np
 import polars as pl
 from _common import OUTPUT, arguments, cpu_seconds, data_folder, machine, number, table, write_section
-from latentfactors.fred import fred_panel
 
 from latentfactors import (
     Panel,
@@ -24,6 +23,7 @@ from latentfactors import (
     PTFAModel,
 )
 from latentfactors.evaluate import diebold_mariano
+from latentfactors.readers.fred import fred_panel
 
 DAILY, VINTAGE = "fred_daily_1990_2026.csv.gz", "fred_md_2026-02.csv.gz"
 FIRST, LAST = np.datetime64("1990-02-28"), np.datetime64("2026-01-31")

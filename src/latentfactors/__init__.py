@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
     from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
     from latentfactors.models.neuralforecast import NeuralForecastPredictor
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
     from latentfactors.models.pca import PCAConfig, PCAModel
     from latentfactors.models.ptfa import PTFAConfig, PTFAModel
@@ -195,8 +196,8 @@ _HOMES = {
         "audit",
         "compare",
         "compare_factor_spaces",
-        "config_grid",
         "default_models",
+        "config_grid",
         "grs_test",
         "managed_portfolio_r2",
         "maximal_sharpe",
@@ -309,6 +310,10 @@ _HOMES = {
         "NeuralNetworkPredictor",
     ),
     "models.neuralforecast": ("NeuralForecastPredictor",),
+    "models.neurif": (
+        "NeurIFConfig",
+        "NeurIFModel",
+    ),
     "models.observed": (
         "ObservedFactorConfig",
         "ObservedFactorModel",

@@ -28,6 +28,12 @@ _SCORES = (
     ("\nt", "rank_ic_t", 1, 1),
     ("total\nR2 %", "total_r2", 100, 1),
 )
+_SEES = {  # short enough for a terminal of 80 columns
+    "characteristics": "chars",
+    "own history": "own past",
+    "all histories": "all pasts",
+    "observed factors": "factors",
+}
 _EARNED = (("L-S\nSharpe", "long_short_sharpe", 1, 2), ("\nt", "long_short_t", 1, 1))
 
 
@@ -86,6 +92,9 @@ def show_comparison(console: Console, run: ComparisonRun, written: Sequence[Path
     for note in panel.notes:
         console.print(f"note: {note}")
     console.print(score_table(frame, (*_SCORES, *_EARNED), sees=True))
+    legend = [f"{short} = {what}" for what, short in _SEES.items() if what in found.sees.values()]
+    if legend:
+        console.print(f"sees: {', '.join(legend)}")
     console.print(f"Scored cells: {found.cells}.")
     console.print(
         "R2 against a forecast of zero and against each asset's past mean; rank IC, its t; total R2 of "
@@ -150,12 +159,12 @@ def score_table(frame: Any, shown: Sequence[tuple[str, str, int, int]], *, sees:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("predictor", vertical="bottom", overflow="fold")
     if sees:
-        table.add_column("sees", vertical="bottom", overflow="fold")
+        table.add_column("sees", vertical="bottom", no_wrap=True)
     for header, *_ in shown:
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in frame.iter_rows(named=True):
         cells = [number(row[key] * unit, digits) for _, key, unit, digits in shown]
-        table.add_row(row["name"], *([row["sees"]] if sees else []), *cells)
+        table.add_row(row["name"], *([_SEES.get(row["sees"], row["sees"])] if sees else []), *cells)
     return table
 
 

@@ -96,7 +96,7 @@ COMPARE_HELP = """\
 All models side by side on your own data: same splits, same cells scored, tests of the differences.
 
 Takes the configuration of walk-forward. Without [[predictor]] every model takes part that the data can feed:
-means, PCA, RP-PCA, observed factors, OLS, ridge, a neural network, boosted trees, IPCA, CAE, ... A
+means, PCA, RP-PCA, observed factors, OLS, ridge, a neural network, boosted trees, IPCA, CAE, NeurIF. A
 comparison that was stopped goes on where it was: finished splits are kept in the output folder, or in the
 store that you name.
 

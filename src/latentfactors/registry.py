@@ -35,6 +35,7 @@ MODELS = {
     "ipca": "models.ipca:IPCAModel",
     "cae": "models.cae:CAEModel",
     "d2fm": "models.d2fm:D2FMModel",
+    "neurif": "models.neurif:NeurIFModel",
     "dfm": "models.dfm:DynamicFactorModel",
     "observed": "models.observed:ObservedFactorModel",
     "graph_factor": "models.graph_factor:GraphFactorModel",

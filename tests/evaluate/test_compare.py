@@ -296,7 +296,7 @@ def test_default_models_are_those_that_the_panel_can_feed(panel):
     part = default_models(replace(panel, characteristics=gappy))
     assert "boosted trees" in part.models
     assert not {"OLS", "IPCA(3)"} & set(part.models)
-    assert "rank_standardise" in part.left_out["OLS, ridge, neural network, IPCA, CAE"]
+    assert "rank_standardise" in part.left_out["OLS, ridge, neural network, IPCA, CAE, NeurIF"]
     series = default_models(replace(bare, value_kind="series"))
     assert "AR" in series.models
     assert "PCA(1)" not in series.models

@@ -16,7 +16,8 @@ from tests.cli.small import CONFIG, small_frame, write_small_job
 from tests.report.browser import Browser, find_chromium
 
 SECTIONS = [
-    "summary", "coverage", "fits", "factors", "loadings", "forecasts", "long-short", "pricing", "sharpe",
+    "summary", "comparison", "coverage", "fits", "factors", "loadings", "forecasts", "long-short", "pricing",
+    "sharpe",
     "audit", "config", "manifest",
 ]  # fmt: skip
 NASTY = "<script>alert(1)</script> & \"x\" '</script>'"
@@ -79,6 +80,7 @@ def test_all_sections_and_tables(page, run_folder):
     for words in (
         "Total R² uses the realised factors", NASTY, "closed form", "4 predictors", "Not shown:",
         "No fit failed", "expanding", "panel digest", "2 observed factors", "mkt alone", "t of alpha",
+        "No model confidence set", "the column forecasts better than the row",
         "Observed factors, taken to be returns: mkt, <b>smb", "passed", "Correlations with observed factors",
     ):  # fmt: skip
         assert words in text, words

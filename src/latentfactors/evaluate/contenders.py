@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from latentfactors.errors import ConfigurationError
@@ -50,8 +50,9 @@ def default_models(panel: Panel, *, n_factors: int = 3, horizon: int = 1, seed: 
 
     Zero and the assets' historical means always; for returns PCA and RP-PCA; with observed factors the models
     that their names make up (CAPM, FF3, FF5, q), else all of them together; with characteristics OLS, ridge,
-    a neural network, boosted trees, IPCA and the conditional autoencoder; with attributes the credit factor
-    model; for series an autoregression and a dynamic factor model.
+    a neural network, boosted trees, IPCA, the conditional autoencoder and NeurIF; with attributes the credit
+    factor model; for series an autoregression and a dynamic factor model. Networks are smaller than in their
+    papers, since a comparison fits them again in every window.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def _instrumented(given: _Given) -> Named:
         )
     complete = not missing_characteristics(given.panel).values.any()
     if not complete:
-        given.left_out["OLS, ridge, neural network, IPCA, CAE"] = (
+        given.left_out["OLS, ridge, neural network, IPCA, CAE, NeurIF"] = (
             "characteristics have gaps: call prepare.rank_standardise or fill_missing first"
         )
     if complete:
@@ -220,21 +221,30 @@ def _instrumented(given: _Given) -> Named:
 
 def _networks(given: _Given, k: int) -> Named:
     if any(importlib.util.find_spec(name) is None for name in ("jax", "equinox", "optax")):
-        given.left_out["CAE"] = "JAX is not installed: pip install 'latentfactors[deep]'"
+        given.left_out["CAE, NeurIF"] = "JAX is not installed: pip install 'latentfactors[deep]'"
         return
+    from latentfactors.forecasters import NativeFactorForecaster
     from latentfactors.models.cae import CAEConfig, CAEModel
+    from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.neural.config import TrainingConfig
 
+    # Smaller than the papers' networks and ensembles: a comparison fits them again in every window.
     training = TrainingConfig(
-        epochs=60,
-        batch=12,
-        validation=0.2,
-        patience=5,
-        default_checkpoint="best",
-        n_ensemble=3,
+        epochs=60, batch=12, validation=0.2, patience=5, default_checkpoint="best", n_ensemble=3,
         seed=given.seed,
-    )
+    )  # fmt: skip
     yield f"CAE({k})", _pipeline(CAEModel(CAEConfig(n_factors=k, training=training)))
+    attention = replace(
+        training, epochs=40, n_ensemble=1, optimiser="adamw", learning_rate=2e-3, weight_decay=1e-5,
+        gradient_clip=1.0,
+    )  # fmt: skip
+    config = NeurIFConfig(n_factors=k, width=32, temporal_layers=2, induced_points=16, training=attention)
+    yield (
+        f"NeurIF({k})",
+        LatentFactorForecastPipeline(
+            model=NeurIFModel(config), forecaster=NativeFactorForecaster(), mapper=BetaLambdaMapper()
+        ),
+    )
 
 
 def _sequences(given: _Given) -> Named:

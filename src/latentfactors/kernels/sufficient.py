@@ -327,6 +327,17 @@ def conditional_factors(
     return factors
 
 
+def period_ridges(
+    loadings: FloatArray, rows: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64], ridge: float
+) -> FloatArray | None:
+    """(T,) ridge tr(B_t'B_t)/K over the marked rows (R,) of every period; None without a ridge."""
+    if ridge == 0.0:
+        return None
+    squares = np.where(rows, np.einsum("rk,rk->r", loadings, loadings), 0.0)
+    total = np.add.reduceat(np.append(squares, 0.0), offsets[:-1])
+    return ridge / loadings.shape[1] * np.where(np.diff(offsets) > 0, total, 0.0)
+
+
 def projection_weights(loadings: FloatArray, weights: FloatArray | None, shrink: float) -> FloatArray:
     """(n, K) portfolios DB(B'DB + sI)^-1 of one period's rows: what they earn is the factor."""
     root = np.ones(len(loadings)) if weights is None else np.sqrt(weights)

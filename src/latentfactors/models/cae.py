@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,15 @@ from latentfactors.errors import (
     ConfigurationError,
     InsufficientDataError,
     MissingCapabilityError,
-    NotFittedError,
-    PanelMismatchError,
 )
-from latentfactors.estimator import Checkpoints, PanelSignature, check_number, freeze
+from latentfactors.estimator import Checkpoints, check_number, freeze
 from latentfactors.kernels import sufficient
 from latentfactors.kernels.static import factor_names
-from latentfactors.model import LatentFactorModel, input_unit_state
+from latentfactors.model import input_unit_state
 from latentfactors.neural import TrainingConfig, require_deep
 from latentfactors.neural.alignment import align_members, principal_turn
 from latentfactors.neural.members import Members
+from latentfactors.neural.network_model import NetworkModel
 from latentfactors.neural.perceptron import fresh_members
 from latentfactors.neural.rows import (
     FlatRows,
@@ -55,7 +54,7 @@ from latentfactors.state import ConditionalLoadings, Factors, FitSummary, Latent
 from latentfactors.validate import check_whole, count
 
 if TYPE_CHECKING:
-    from latentfactors.neural.policy import Trained
+    pass
 
 __all__ = ["ARCHITECTURES", "CAEConfig", "CAEEstimates", "CAEModel"]
 
@@ -170,7 +169,7 @@ class CAEEstimates:
         freeze(self)
 
 
-class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
+class CAEModel(NetworkModel[CAEConfig, CAEEstimates]):
     """Conditional autoencoder (Gu, Kelly & Xiu).
 
     Parameters
@@ -191,45 +190,7 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
     (60, 2)
     """
 
-    uses_characteristics = True
-
-    def fit_validated(self, panel: Panel, validation: Panel) -> FitSummary:
-        """Fit to all of `panel` and validate on another panel, prepared alike and later in time.
-
-        Raises
-        ------
-        PanelMismatchError, InsufficientDataError, ConfigurationError
-            As `fit`; a validation panel that begins before the training panel ends.
-        """
-        self._check_validation(panel, validation)
-        return self._fit_panel(panel, lambda training: self._train(training, validation))
-
-    def resume(self, panel: Panel, validation: Panel | None = None) -> FitSummary:
-        """Go on from where training was stopped, up to the configured epochs: equal to a fit never stopped.
-
-        Parameters
-        ----------
-        panel, validation
-            The same data as in the fit that was stopped.
-
-        Raises
-        ------
-        NotFittedError, PanelMismatchError
-            Before `fit`; other data than those of the fit.
-        """
-        former = self.fitted.checkpoints
-        if validation is not None:
-            self._check_validation(panel, validation)
-        return self._fit_panel(panel, lambda training: self._train(training, validation, former))
-
-    def with_validation(self, n_periods: int) -> Self:
-        """An unfitted copy that validates on its last `n_periods` training periods."""
-        return type(self)(replace(self.config, training=self.config.training.with_validation(n_periods)))
-
     # ---------------------------------------------------------------- the contract
-
-    def _estimate(self, panel: Panel) -> tuple[Checkpoints[CAEEstimates], FitSummary]:
-        return self._train(panel)
 
     def _extract(self, panel: Panel, estimates: CAEEstimates) -> LatentFactorState:
         loadings, factors = self._read(panel, estimates.members, estimates.min_observed)
@@ -297,27 +258,11 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
                 kept=kept,
                 digest=digest,
             )
-        return self._finish(panel, data, trained)
-
-    def _former(
-        self, former: Checkpoints[CAEEstimates] | None, digest: str
-    ) -> tuple[TrainingState | None, dict[int | str, Snapshot]]:
-        """The state to go on from, and the checkpoints passed so far."""
-        if former is None:
-            return None, {}
-        state = former.by_label[former.resolve("last")].training
-        if state is None:
-            raise NotFittedError("these estimates carry no training state: call fit")
-        if state.data != digest:
-            raise PanelMismatchError(
-                "resume needs the data of the fit that was stopped, got others: call fit"
-            )
-        wanted = self.config.training.kept_epochs()
-        return state, {
-            label: Snapshot(parameters=each.members.parameters, layers=each.members.layers)
-            for label, each in former.by_label.items()
-            if label in wanted
-        }
+        return self._summarised(
+            trained,
+            lambda snapshot, state: self._identified(panel, data, snapshot, state),
+            objective_name="mean squared error of scaled values + L1, mean over members",
+        )
 
     def _start(self, data: FlatRows) -> Snapshot:
         """Initial weights: member m's depend on the seed and on m only."""
@@ -327,18 +272,6 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
             sizes, data.x.shape[1], config.batch_norm, training.n_ensemble, training.seed
         )
         return Snapshot(parameters=parameters, layers=layers)
-
-    def _check_validation(self, panel: Panel, validation: Panel) -> None:
-        """The guards of `extract`, and time: a network must not be chosen by what it was trained on."""
-        if not isinstance(validation, Panel):
-            raise PanelMismatchError(f"validation must be a Panel, got {type(validation).__name__}")
-        PanelSignature.of(panel).check(validation, characteristics=True)
-        self._check_characteristics(validation)
-        if validation.times[0] <= panel.times[panel.n_realised - 1]:
-            raise PanelMismatchError(
-                f"the validation panel begins at {validation.times[0]}, expected a period after the training "
-                f"end {panel.times[panel.n_realised - 1]}"
-            )
 
     # ---------------------------------------------------------------- reading a panel
 
@@ -387,33 +320,6 @@ class CAEModel(LatentFactorModel[CAEConfig, CAEEstimates]):
         return loadings, factors
 
     # ---------------------------------------------------------------- from training to estimates
-
-    def _finish(
-        self, panel: Panel, data: FlatRows, trained: Trained
-    ) -> tuple[Checkpoints[CAEEstimates], FitSummary]:
-        last, state = list(trained.checkpoints.values())[-1], trained.state
-        read = {  # several labels may stand for one snapshot
-            snapshot: self._identified(panel, data, snapshot, state if snapshot is last else None)
-            for snapshot in trained.checkpoints.values()
-        }
-        found = {label: read[snapshot][0] for label, snapshot in trained.checkpoints.items()}
-        checkpoints = Checkpoints(found, "best" if "best" in found else None)
-        default = checkpoints.resolve(self.config.default_checkpoint)
-        used, metrics = read[trained.checkpoints[default]]
-        if "best" in found:
-            metrics["best_validation_r2"] = float(state.best_score.mean())
-        left_out = panel.n_periods - int(np.isfinite(used.factors).all(axis=1).sum())
-        remarks = [f"{count(left_out, 'period')} without identified factors"] if left_out else []
-        return checkpoints, FitSummary(
-            converged=trained.converged,
-            reason=trained.reason,
-            n_iterations=state.epoch,
-            objective=state.history["loss"],
-            objective_name="mean squared error of scaled values + L1, mean over members",
-            metrics=metrics,
-            history=state.history,
-            warnings=tuple(remarks),
-        )
 
     def _identified(
         self, panel: Panel, data: FlatRows, snapshot: Snapshot, state: TrainingState | None

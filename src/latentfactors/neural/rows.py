@@ -1,4 +1,4 @@
-"""A panel's observed rows, flat, standardised and in float32: what networks of characteristics train on.
+"""A panel's rows, flat, standardised and in float32: what networks of characteristics train on.
 
 Everything that depends on units is divided out here in float64: values by their root mean square,
 characteristics by mean and standard deviation, portfolios by their root mean squares. Rows of a period stand
@@ -33,7 +33,9 @@ class FlatRows:
     Attributes
     ----------
     z : (R, L) float32 characteristics
-    r : (R,) float32 values with a mean square of 1 in training
+    r : (R,) float32 values with a mean square of 1 in training, 0 where not observed
+    seen : (R,) float32, 1 where observed
+    rows, periods : (R,), (T,) their positions in the panel
     x : (T, Q) float32 portfolios
     offsets : (T + 1,)
     scale : root mean square of training values
@@ -44,6 +46,9 @@ class FlatRows:
 
     z: SingleArray
     r: SingleArray
+    seen: SingleArray
+    rows: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
     x: SingleArray
     offsets: npt.NDArray[np.int64]
     scale: float
@@ -54,7 +59,13 @@ class FlatRows:
 
 
 def flat_rows(
-    panel: Panel, inputs: FloatArray, *, n_factors: int, min_observed: int | None, like: FlatRows | None
+    panel: Panel,
+    inputs: FloatArray,
+    *,
+    n_factors: int,
+    min_observed: int | None,
+    like: FlatRows | None,
+    unobserved: bool = False,
 ) -> FlatRows:
     """Observed rows of periods with at least `min_observed` of them (None: 2K, or the most).
 
@@ -66,6 +77,8 @@ def flat_rows(
         Portfolios; periods where one is not finite are left out.
     like
         Takes units and `min_observed` from these rows: validation is measured as training was.
+    unobserved
+        Keep rows without a value as well: they belong to the period's cross-section.
 
     Raises
     ------
@@ -85,15 +98,20 @@ def flat_rows(
             f"no period of {panel.n_periods} has {least} observed assets and finite portfolios: give a "
             "fuller panel, or ask for fewer factors"
         )
-    rows = _in_label_order(panel, usable)
-    r = panel.values[rows]
-    units = _units(panel, rows, r, inputs[usable]) if like is None else _units_of(like)
+    rows = _in_label_order(panel, usable, unobserved)
+    seen = panel.observed[rows]
+    r = np.where(seen, panel.values[rows], 0.0)
+    units = _units(panel, rows[seen], r[seen], inputs[usable]) if like is None else _units_of(like)
     scale, centre, spread, input_scale = units
+    lengths = np.diff(panel.offsets)[usable] if unobserved else counts[usable]
     return FlatRows(
         z=_standardised(panel.characteristics, rows, centre, spread),
         r=(r / scale).astype(np.float32),
+        seen=seen.astype(np.float32),
+        rows=rows,
+        periods=np.flatnonzero(usable),
         x=(inputs[usable] / input_scale).astype(np.float32),
-        offsets=np.concatenate([[0], np.cumsum(counts[usable])]).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         scale=scale,
         centre=centre,
         spread=spread,
@@ -115,15 +133,15 @@ def row_digest(*parts: FlatRows | None) -> str:
     """A digest of training and validation data: equal data, equal text."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        for array in () if part is None else (part.z, part.r, part.x, part.offsets):
+        for array in () if part is None else (part.z, part.r, part.seen, part.x, part.offsets):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _in_label_order(panel: Panel, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Positions of the observed rows of usable periods, by period and then by asset label."""
+def _in_label_order(panel: Panel, usable: npt.NDArray[np.bool_], unobserved: bool) -> npt.NDArray[np.int64]:
+    """Positions of the observed rows, or all, of usable periods, by period and then by asset label."""
     period = panel.index.period_codes
-    rows = np.flatnonzero(panel.observed & usable[period])
+    rows = np.flatnonzero(usable[period] if unobserved else panel.observed & usable[period])
     rank = np.empty(panel.n_assets, dtype=np.int64)
     rank[np.argsort(panel.assets)] = np.arange(panel.n_assets)
     place = rank[panel.asset_codes[rows]]

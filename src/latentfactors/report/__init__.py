@@ -3,6 +3,7 @@
 data              what a run leaves for its report
 folder            how a run folder is read back, and audits put beside it
 figures           a plotly figure from a library result, one public function each (extra `report`)
+comparison_figures   R2 bars and the tests of all pairs (extra `report`)
 factor_figures    how many factors, their paths with bands, weights of an index, grids of R² (extra `report`)
 pricing           the numbers of the pricing sections
 pricing_figures   their figures (extra `report`)
@@ -21,6 +22,7 @@ from latentfactors.report.data import Coverage, Exposures, FactorBand, FitHistor
 from latentfactors.report.folder import Run, read_run, write_certificates
 
 if TYPE_CHECKING:
+    from latentfactors.report.comparison_figures import diebold_mariano_figure, r2_figure
     from latentfactors.report.factor_figures import (
         factor_bands_figure,
         r_squared_heat_map,
@@ -51,9 +53,11 @@ _HOMES = {
     "alphas_figure": "pricing_figures",
     "attribution_figure": "risk_figures",
     "correlations_figure": "pricing_figures",
-    "factor_bands_figure": "factor_figures",
+    "diebold_mariano_figure": "comparison_figures",
     "group_loadings_figure": "risk_figures",
     "named_factors_figure": "risk_figures",
+    "r2_figure": "comparison_figures",
+    "factor_bands_figure": "factor_figures",
     "r_squared_heat_map": "factor_figures",
     "render_risk_report": "risk_page",
     "risk_figure": "risk_figures",
@@ -74,6 +78,7 @@ __all__ = [
     "calibration_figure",
     "correlations_figure",
     "coverage_figure",
+    "diebold_mariano_figure",
     "errors_figure",
     "factor_bands_figure",
     "factors_figure",
@@ -82,6 +87,7 @@ __all__ = [
     "loadings_figure",
     "long_short_figure",
     "named_factors_figure",
+    "r2_figure",
     "r_squared_heat_map",
     "read_run",
     "render_report",

@@ -13,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from latentfactors.errors import InsufficientDataError, LatentFactorsError, StoreError
-from latentfactors.evaluate import AuditCertificate, PortfolioSort, sort_portfolios
+from latentfactors.errors import InsufficientDataError, StoreError
+from latentfactors.evaluate import AuditCertificate, PortfolioSort
+from latentfactors.evaluate.comparison import (
+    confidence_set_of,
+    diebold_mariano_table,
+    period_losses,
+    quantiles_for,
+    sort_forecasts,
+)
 from latentfactors.frames import write_atomically
-from latentfactors.report import figures, pricing, pricing_figures
+from latentfactors.report import comparison_figures, figures, pricing, pricing_figures
 from latentfactors.report.folder import Run, read_run
 from latentfactors.report.page import drawn, number, render
 
@@ -71,7 +78,7 @@ def render_report(run: Run) -> str:
     percent = return_like and not bool(np.any(data.realised < -1))
     cells = figures.common_cells(run.records)
     calibrations, uncalibrated = _calibrations(run, cells, percent)
-    sorts, unsorted, n_quantiles = _sorts(run, percent)
+    sorts, unsorted, n_quantiles = _sorts(run)
     return render(
         "report.html.j2",
         title=run.folder.resolve().name,
@@ -103,6 +110,7 @@ def render_report(run: Run) -> str:
         + ["periods"],
         unsorted=unsorted,
         n_quantiles=n_quantiles,
+        **_comparison(run, cells),
         **_pricing(run, percent),
         audits=[_audit_line(name, each) for name, each in run.certificates.items()],
         findings={name: _findings(each) for name, each in run.certificates.items()},
@@ -169,39 +177,11 @@ def _calibrations(run: Run, cells: Any, percent: bool) -> tuple[list[tuple[str, 
     return plots, left_out
 
 
-def _sorts(run: Run, decimal: bool) -> tuple[dict[str, PortfolioSort], dict[str, str], int]:
+def _sorts(run: Run) -> tuple[dict[str, PortfolioSort], dict[str, str], int]:
     """Sorts by predictor, why others have none, and the number of quantiles."""
-    data = run.data
-    sizes = np.diff(data.offsets)
-    typical = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
-    n_quantiles = 10 if typical >= 100 else 5 if typical >= 25 else 3 if typical >= 6 else 2
-    if data.value_kind == "series":
-        return (
-            {},
-            dict.fromkeys(run.records, "the values are series, not returns: no portfolios"),
-            n_quantiles,
-        )
-    sorts: dict[str, PortfolioSort] = {}
-    reasons: dict[str, str] = {}
-    panel = data.panel()
+    data, n_quantiles = run.data, quantiles_for(run.data.offsets)
     factors = data.observed_factor_names if data.value_kind in ("excess_return", "spread_change") else ()
-    for name, record in run.records.items():
-        if not np.isfinite(record.forecast).any():
-            reasons[name] = "it forecasts no values"
-            continue
-        try:
-            found = sort_portfolios(
-                record, panel, n_quantiles=n_quantiles, drift=None if decimal else False,
-                horizon=data.horizon, factors=factors,
-            )  # fmt: skip
-        except LatentFactorsError as error:
-            reasons[name] = str(error)
-            continue
-        if np.isfinite(found.long_short).sum() > 1:
-            sorts[name] = found
-        else:
-            reasons[name] = "its forecasts do not differ between assets, so there is nothing to sort"
-    return sorts, reasons, n_quantiles
+    return *sort_forecasts(run.records, data.panel(), data.horizon, n_quantiles, factors), n_quantiles
 
 
 def _sort_line(name: str, found: PortfolioSort, percent: bool) -> tuple[str, list[str]]:
@@ -216,6 +196,26 @@ def _sort_line(name: str, found: PortfolioSort, percent: bool) -> tuple[str, lis
         *([number(line["alpha"], unit, 2, end), number(line["alpha_t"], 1, 2)] if "alpha" in line else []),
         number(line["n_periods"], 1, 0),
     ]
+
+
+def _comparison(run: Run, cells: Any) -> dict[str, Any]:
+    """Both R2 as bars, the tests of all pairs, the confidence set or why there is none."""
+    remarks = run.manifest.get("comparison", {})
+    sees: dict[str, list[str]] = {}
+    for name, what in remarks.get("sees", {}).items():
+        sees.setdefault(what, []).append(name)
+    losses = period_losses(run.records, cells)
+    chosen, why = confidence_set_of(losses)
+    pairs = diebold_mariano_table(losses, run.data.horizon)
+    return {
+        "r2_bars": drawn(comparison_figures.r2_figure(run.metrics)),
+        "pairs": drawn(comparison_figures.diebold_mariano_figure(pairs)) if len(pairs.names) > 1 else None,
+        "confidence": chosen,
+        "no_confidence": why,
+        "sees": sees,
+        "left_out": remarks.get("left_out", {}),
+        "comparison_notes": remarks.get("notes", []),
+    }
 
 
 def _pricing(run: Run, percent: bool) -> dict[str, Any]:

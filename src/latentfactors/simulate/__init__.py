@@ -8,6 +8,7 @@ from latentfactors.simulate.dynamic_factors import (
     nonlinear_features,
     trace_r_squareds,
 )
+from latentfactors.simulate.instrumented import InstrumentedTruth, instrumented_panel
 from latentfactors.simulate.plain import SimulatedPanel, characteristic_panel, null_panel, static_panel
 from latentfactors.simulate.ptfa import SimulatedTargets, targeted_panel
 
@@ -26,4 +27,6 @@ __all__ = [
     "trace_r_squareds",
     "ConditionalTruth",
     "conditional_panel",
+    "InstrumentedTruth",
+    "instrumented_panel",
 ]
