@@ -172,7 +172,7 @@ def describe(panel, scores, last, step):
         f"french_characteristics: 175 portfolios, {panel.times[0]} to {panel.times[last - 1]}, "
         f"{len(panel.characteristic_names)} ranked characteristics with the constant. Test months {FIRST} to "
         f"{panel.times[last - 1]}, expanding window, **every model refitted every {step} months** (the paper "
-        f"refits every 12). Refits that failed, because a member's loadings lost rank: {failed or 'none'}; their "
+        f"refits every 12). Refits that failed (loadings lost rank): {failed or 'none'}; their "
         "months count for no model.\n\n"
         "CA1 has one hidden layer of 32 units, CA2 32 and 16, with batch norm; factors by projection. Every "
         f"refit starts afresh: {TRAINING.n_ensemble} members averaged after alignment, up to "
