@@ -134,8 +134,10 @@ def rivals(config: D2FMConfig, targets: tuple[Any, ...]) -> dict[str, NowcastPre
 
 
 def gdp_share(table_: pl.DataFrame, days: int) -> pl.DataFrame:
+    """Bins nearer than some days that hold five quarters or more."""
     kept = ("name", "days_to_release", "n_periods", "rmsfe", "relative_rmsfe", "dm_p")
-    return table_.filter(pl.col("days_to_release") < days).select(kept)
+    usable = (pl.col("days_to_release") < days) & (pl.col("n_periods") >= 5)
+    return table_.filter(usable).select(kept)
 
 
 # ------------------------------------------------------------------------------------ pseudo real time
@@ -184,7 +186,7 @@ def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
                 mine = near.filter(pl.col("series") == label)
                 ratio = dict(zip(mine["name"], mine["relative_rmsfe"], strict=True))
                 lines.append(
-                    [label, mine["n_periods"][0], *(number(ratio[name]) for name in list(ratio)[:3])]
+                    [label, mine["n_periods"][0], *(number(ratio[k]) for k in ("D2FM", "DFM(1)", "DFM(2)"))]
                 )
             by_series = table(["series", "months", "D2FM", "DFM(1)", "DFM(2)"], lines)
             parts += ["RMSFE relative to AR(1) in the last 30 days before the release, by series:", by_series]
@@ -193,8 +195,8 @@ def pseudo_real_time(options: argparse.Namespace) -> tuple[str, D2FMConfig]:
 
 23 monthly series of FRED-MD 2023-12 with the publication lags of today's calendars, GDP of FRED-QD on the
 days of its first releases: the ragged edge is realistic, the values are final ones. Parameters of all models
-are estimated once a year, on the first vintage with data of the year, and then held; {used} CPU seconds
-for {len(dates)} vintages. D2FM: tanh, linear codes and decoder, best of
+are estimated once a year, on the first vintage with data of the year, and then held; CPU seconds for
+{len(dates)} vintages: {used}. D2FM: tanh, linear codes and decoder, best of
 {config.n_restarts} restart(s) by loss.
 The number of factors was chosen on one-month forecasts of all series in the eight years before the first
 nowcast:

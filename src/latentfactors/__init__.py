@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         characteristics_from_returns,
     )
     from latentfactors.datasets import french_frame, french_sample
+    from latentfactors.dynamic_periods import VarianceBreak
     from latentfactors.dynamic_series import Block
     from latentfactors.evaluate import (
         AuditCertificate,
@@ -200,6 +201,7 @@ _HOMES = {
         "french_frame",
         "french_sample",
     ),
+    "dynamic_periods": ("VarianceBreak",),
     "dynamic_series": ("Block",),
     "evaluate": (
         "AuditCertificate",

@@ -1,4 +1,4 @@
-"""What dynamic factor models share outside their likelihood: blocks, reading a panel, forecasts of rows."""
+"""What dynamic factor models share outside their likelihood: options, reading a panel, forecasts of rows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError, HorizonError, InsufficientDataError, PanelMismatchError
+from latentfactors.errors import (
+    ConfigurationError,
+    HorizonError,
+    InsufficientDataError,
+    PanelMismatchError,
+)
 from latentfactors.estimator import at_least
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
-from latentfactors.kernels.dynamic_factor_em import Structure
-from latentfactors.kernels.dynamic_factor_forecast import FilteredSequence, forecast_sequence
+from latentfactors.kernels.dynamic_factor_em import (
+    SMALLEST_VARIANCE,
+    DynamicFactorFit,
+    Structure,
+    count_parameters,
+)
+from latentfactors.kernels.dynamic_factor_forecast import (
+    FilteredSequence,
+    forecast_sequence,
+)
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.rows import RowIndex
+from latentfactors.state import FitSummary
 from latentfactors.targeting import varies
 from latentfactors.validate import count
 
-__all__ = ["Block", "DynamicForecasts", "masked_periods", "model_structure", "training_series"]
+__all__ = [
+    "Block",
+    "DynamicForecasts",
+    "model_structure",
+    "summarise_fit",
+    "training_series",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -114,20 +134,6 @@ def model_structure(
     return Structure(autoregressive, allowed, tuple(groups))
 
 
-def masked_periods(panel: Panel, masked: Sequence[Any]) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
-    """Periods hidden from estimation; those after the training panel do not count."""
-    hidden = np.zeros(panel.n_periods, dtype=bool)
-    named = []
-    for each in masked:
-        try:
-            position = panel.index.position(each)
-        except Exception as error:
-            raise ConfigurationError(f"masked period {each!r}: {error}") from error
-        hidden[position] = True
-        named.append(str(panel.times[position]))
-    return hidden, ((f"{count(len(named), 'period')} masked: {', '.join(named)}",) if named else ())
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DynamicForecasts:
     """Native forecasts of factors and of every series, from each row's past.
@@ -207,3 +213,38 @@ class DynamicForecasts:
                 f"the dynamic factor model forecasts horizons >= 0, got {horizon}: for a backcast smooth the "
                 "panel as it is known now"
             )
+
+
+def summarise_fit(
+    fit: DynamicFactorFit,
+    structure: Structure,
+    values: FloatArray,
+    scale: FloatArray,
+    labels: npt.NDArray[Any],
+    warnings: tuple[str, ...],
+) -> FitSummary:
+    """Criteria, certificate and remarks of a fit to values (T, n) that were divided by scale (n,)."""
+    n_parameters = count_parameters(fit.parameters, structure)
+    n_periods = values.shape[0]
+    heywood = labels[fit.parameters.variance <= 2.0 * SMALLEST_VARIANCE]
+    if heywood.size:
+        warnings = (*warnings, f"reproduced by the factors without noise: {', '.join(map(str, heywood))}")
+    if not fit.converged:
+        warnings = (*warnings, f"not converged, {fit.reason}: raise max_iterations")
+    return FitSummary(
+        converged=fit.converged,
+        reason=fit.reason,
+        n_iterations=fit.n_iterations,
+        objective=fit.objective_path,
+        objective_name="log-likelihood",
+        loglikelihood=fit.loglikelihood,
+        metrics={
+            "n_parameters": float(n_parameters),
+            "aic": 2.0 * n_parameters - 2.0 * fit.loglikelihood,
+            "bic": float(np.log(n_periods)) * n_parameters - 2.0 * fit.loglikelihood,
+            "score": fit.score,
+            # comparable between fits that standardise differently, as masks and breaks make them do
+            "input_loglikelihood": fit.loglikelihood - float(np.isfinite(values).sum(axis=0) @ np.log(scale)),
+        },
+        warnings=warnings,
+    )

@@ -7,16 +7,19 @@ smoother, the forecasts and the conditional laws are these.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
+from latentfactors.dynamic_periods import BrokenPeriods
 from latentfactors.dynamic_series import DynamicForecasts
+from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
-from latentfactors.kernels.dynamic_factor_conditional import cell_law, completed
-from latentfactors.kernels.dynamic_factor_forecast import filter_sequence
+from latentfactors.kernels.dynamic_factor_conditional import CellLaw, cell_law, completed
+from latentfactors.kernels.dynamic_factor_forecast import FilteredSequence, filter_sequence
 from latentfactors.model import known_assets
 from latentfactors.panel import Panel
 from latentfactors.state import (
@@ -30,15 +33,85 @@ from latentfactors.state import (
 
 __all__ = [
     "LinearDynamics",
+    "SeriesReading",
     "by_row",
     "dynamic_state",
     "filtered_state",
     "linear_conditional",
     "linear_expected_values",
+    "read_series",
     "smoothed_state",
 ]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesReading:
+    """A panel's standardised values (B + T, n), B training periods first, and the parameters that hold there.
+
+    Attributes
+    ----------
+    values : (B + T, n)
+    before : B
+    parameters : with the scales of the broken rows
+    broken : (M,) rows
+    weights : (n, L) of aggregates
+    autoregressive : whether idiosyncratic terms are AR(1)
+    """
+
+    values: FloatArray
+    before: int
+    parameters: DynamicFactorParameters
+    broken: IntArray
+    weights: FloatArray
+    autoregressive: bool
+
+    def smoothed(self) -> tuple[FloatArray, FloatArray]:
+        """(T, r) means and (T, r, r) covariances of the factors given the whole panel."""
+        pattern = observation_pattern(
+            self.values,
+            autoregressive=self.autoregressive,
+            lags=self.parameters.transition.shape[0],
+            weights=self.weights,
+            broken=self.broken,
+        )
+        expected = expectation(self.parameters, pattern)
+        r, first = self.parameters.loadings.shape[1], self.before + pattern.lead
+        return expected.means[first:, :r], expected.covariances[first:, 0, :r, :r]
+
+    def filtered(self) -> FilteredSequence:
+        """Laws of the recent past at all B + T periods."""
+        return filter_sequence(
+            self.values,
+            self.parameters,
+            self.weights,
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+
+    def law(self, places: Sequence[tuple[int, int]]) -> CellLaw:
+        """Of cells (period of the panel, series)."""
+        return cell_law(
+            self.values,
+            self.parameters,
+            self.weights,
+            [(self.before + period, series) for period, series in places],
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+
+    def completed(self) -> FloatArray:
+        """(T, n) values, missing ones replaced by their means given the whole panel."""
+        filled = completed(
+            self.values,
+            self.parameters,
+            self.weights,
+            autoregressive=self.autoregressive,
+            broken=self.broken,
+        )
+        return filled[self.before :]
 
 
 class LinearDynamics(Protocol):
@@ -79,9 +152,27 @@ class LinearDynamics(Protocol):
         """(n,) stationary variance of the idiosyncratic terms."""
         ...
 
+    @property
+    def training(self) -> History:
+        """Training periods and values."""
+        ...
+
     def read(self, panel: Panel) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, n) and B, the training periods put before them."""
         ...
+
+
+def read_series(
+    panel: Panel, estimates: LinearDynamics, *, autoregressive: bool, breaks: BrokenPeriods | None = None
+) -> SeriesReading:
+    """A panel as the kernels take it, with the training periods before it that it continues."""
+    values, before = estimates.read(panel)
+    parameters, rows = estimates.parameters, np.zeros(0, dtype=np.int64)
+    if breaks is not None:
+        times = np.concatenate([estimates.training.times[:before], panel.times])
+        broken = breaks.among(times)
+        parameters, rows = replace(parameters, scale=broken.scale), broken.rows
+    return SeriesReading(values, before, parameters, rows, estimates.weights, autoregressive)
 
 
 def filtered_state(
@@ -92,10 +183,11 @@ def filtered_state(
     who: str,
     *,
     autoregressive: bool,
+    breaks: BrokenPeriods | None = None,
 ) -> LatentFactorState:
     """Factors given all series up to each period, and the native forecasts from there."""
-    values, before = estimates.read(panel)
-    filtered = filter_sequence(values, estimates.parameters, estimates.weights, autoregressive=autoregressive)
+    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
+    before, filtered = reading.before, reading.filtered()
     r = estimates.loadings.shape[1]
     factors = Factors(
         values=filtered.mean[before:, 0, :r],
@@ -108,7 +200,7 @@ def filtered_state(
         series=estimates.series,
         location=estimates.location,
         scale=estimates.scale,
-        parameters=estimates.parameters,
+        parameters=reading.parameters,
         filtered=filtered,
         before=before,
     )
@@ -123,21 +215,15 @@ def smoothed_state(
     who: str,
     *,
     autoregressive: bool,
+    breaks: BrokenPeriods | None = None,
 ) -> LatentFactorState:
     """Factors given the whole panel."""
-    values, before = estimates.read(panel)
-    parameters = estimates.parameters
-    pattern = observation_pattern(
-        values,
-        autoregressive=autoregressive,
-        lags=parameters.transition.shape[0],
-        weights=estimates.weights,
-    )
-    expected = expectation(parameters, pattern)
-    r, first = estimates.loadings.shape[1], before + pattern.lead
+    means, covariances = read_series(
+        panel, estimates, autoregressive=autoregressive, breaks=breaks
+    ).smoothed()
     factors = Factors(
-        values=expected.means[first:, :r],
-        covariance=expected.covariances[first:, 0, :r, :r],
+        values=means,
+        covariance=covariances,
         names=names,
         information="smoothed",
     )
@@ -145,21 +231,21 @@ def smoothed_state(
 
 
 def linear_conditional(
-    panel: Panel, estimates: LinearDynamics, cells: Sequence[Cell], who: str, *, autoregressive: bool
+    panel: Panel,
+    estimates: LinearDynamics,
+    cells: Sequence[Cell],
+    who: str,
+    *,
+    autoregressive: bool,
+    breaks: BrokenPeriods | None = None,
 ) -> ConditionalLaw:
     """The joint law of cells (series, period) given the panel, with the weight of every row."""
-    values, before = estimates.read(panel)
+    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
     places = locate_cells(panel, cells, estimates.series, who)
-    law = cell_law(
-        values,
-        estimates.parameters,
-        estimates.weights,
-        [(before + period, series) for period, series in places],
-        autoregressive=autoregressive,
-    )
+    law = reading.law(places)
     columns = np.array([series for _, series in places])
     scale = estimates.scale[columns]
-    per_value = scale[:, None, None] * law.weights[:, before:] / estimates.scale
+    per_value = scale[:, None, None] * law.weights[:, reading.before :] / estimates.scale
     known = panel.index.match_assets(estimates.series)[panel.asset_codes]
     weights = per_value[:, panel.index.period_codes, np.maximum(known, 0)]
     return ConditionalLaw(
@@ -169,11 +255,12 @@ def linear_conditional(
     )
 
 
-def linear_expected_values(panel: Panel, estimates: LinearDynamics, *, autoregressive: bool) -> FloatArray:
+def linear_expected_values(
+    panel: Panel, estimates: LinearDynamics, *, autoregressive: bool, breaks: BrokenPeriods | None = None
+) -> FloatArray:
     """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
-    values, before = estimates.read(panel)
-    filled = completed(values, estimates.parameters, estimates.weights, autoregressive=autoregressive)
-    return by_row(panel, estimates, filled[before:])
+    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
+    return by_row(panel, estimates, reading.completed())
 
 
 def by_row(panel: Panel, estimates: LinearDynamics, filled: FloatArray) -> FloatArray:

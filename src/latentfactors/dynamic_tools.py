@@ -24,12 +24,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.dynamic_series import masked_periods, model_structure
+from latentfactors.dynamic_periods import masked_periods
+from latentfactors.dynamic_series import model_structure
+from latentfactors.dynamic_states import SeriesReading, read_series
 from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, freeze
-from latentfactors.kernels.dynamic_factor import expectation, observation_pattern, state_law
+from latentfactors.kernels.dynamic_factor import observation_pattern, state_law
 from latentfactors.kernels.dynamic_factor_em import pack
-from latentfactors.kernels.dynamic_factor_forecast import filter_sequence, forecast_sequence
+from latentfactors.kernels.dynamic_factor_forecast import forecast_sequence
 from latentfactors.kernels.dynamic_factor_score import parameter_covariance
 from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
 from latentfactors.panel import Panel
@@ -61,12 +63,14 @@ class ParameterErrors:
     loadings : (n, r), 0 where a loading is fixed at zero
     persistence, variance : (n,); 0 for iid terms' persistence, and for variances on their floor
     transition : (p, r, r), 0 outside blocks
+    shock_scale : (M,) of the broken periods
     """
 
     loadings: FloatArray
     persistence: FloatArray
     variance: FloatArray
     transition: FloatArray
+    shock_scale: FloatArray
 
     def __post_init__(self) -> None:
         freeze(self)
@@ -118,6 +122,7 @@ def standard_errors(model: DynamicFactorModel, panel: Panel) -> ParameterErrors:
         autoregressive=config.autoregressive,
         lags=config.factor_lags,
         weights=estimates.weights,
+        broken=np.flatnonzero(np.isin(panel.times, estimates.broken)),
     )
     try:
         covariance = parameter_covariance(parameters, pattern, structure)
@@ -142,7 +147,12 @@ def standard_errors(model: DynamicFactorModel, panel: Panel) -> ParameterErrors:
         transition[:, *np.ix_(group, group)] = spread[position : position + p * k * k].reshape(p, k, k)
         position += p * k * k + k * (k + 1) // 2
     return ParameterErrors(
-        loadings=loadings, persistence=persistence, variance=variance, transition=transition
+        loadings=loadings,
+        persistence=persistence,
+        variance=variance,
+        transition=transition,
+        # of c, from those of log c
+        shock_scale=estimates.shock_scale * spread[position:],
     )
 
 
@@ -232,26 +242,18 @@ def factor_contributions(
     """
     if information not in ("filtered", "smoothed"):
         raise ConfigurationError(f"information must be 'filtered' or 'smoothed', got {information!r}")
-    estimates, config = model.estimates, model.config
+    estimates = model.estimates
     r = estimates.loadings.shape[1]
     out = {}
-    values, before = estimates.read(panel)
+    reading = read_series(
+        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
+    )
     for name, members in _members(groups, estimates.series).items():
-        alone = _others_at_mean(values, members)
+        alone = _others_at_mean(reading, members)
         if information == "filtered":
-            filtered = filter_sequence(
-                alone, estimates.parameters, estimates.weights, autoregressive=config.autoregressive
-            )
-            out[name] = filtered.mean[before:, 0, :r]
-            continue
-        pattern = observation_pattern(
-            alone,
-            autoregressive=config.autoregressive,
-            lags=config.factor_lags,
-            weights=estimates.weights,
-        )
-        means = expectation(estimates.parameters, pattern).means
-        out[name] = means[before + pattern.lead :, :r]
+            out[name] = alone.filtered().mean[reading.before :, 0, :r]
+        else:
+            out[name] = alone.smoothed()[0]
     return out
 
 
@@ -273,17 +275,14 @@ def forecast_contributions(
     column = np.flatnonzero(estimates.series == series)
     if column.size != 1:
         raise PanelMismatchError(f"the model knows no series {series!r}")
-    values, before = estimates.read(panel)
+    reading = read_series(
+        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
+    )
     out = {}
     for name, members in _members(groups, estimates.series).items():
-        filtered = filter_sequence(
-            _others_at_mean(values, members),
-            estimates.parameters,
-            estimates.weights,
-            autoregressive=model.config.autoregressive,
-        )
-        means = forecast_sequence(filtered, estimates.parameters, horizon)[2]
-        out[name] = estimates.scale[column[0]] * means[before:, column[0]]
+        filtered = _others_at_mean(reading, members).filtered()
+        means = forecast_sequence(filtered, reading.parameters, horizon)[2]
+        out[name] = estimates.scale[column[0]] * means[reading.before :, column[0]]
     return out
 
 
@@ -330,6 +329,9 @@ def draw_panel(model: DynamicFactorModel, panel: Panel, seed: int, *, gaps: bool
     factors[:p] = rng.multivariate_normal(np.zeros(p * r), start, method="cholesky").reshape(p, r)
     shocks = rng.normal(size=(len(factors), r)) @ np.linalg.cholesky(parameters.innovation).T
     own = rng.normal(size=(len(factors), n)) * np.sqrt(parameters.variance)
+    broken = estimates.breaks.among(panel.times)
+    rows = broken.rows + lead + p
+    shocks[rows], own[rows] = broken.scale[:, None] * shocks[rows], broken.scale[:, None] * own[rows]
     own[0] /= np.sqrt(1.0 - parameters.persistence**2)
     for t in range(1, len(factors)):
         own[t] += parameters.persistence * own[t - 1]
@@ -412,6 +414,6 @@ def _members(groups: Groups, series: npt.NDArray[Any]) -> dict[str, npt.NDArray[
     return {name: np.isin(series, np.array(list(members))) for name, members in groups.items()}
 
 
-def _others_at_mean(values: FloatArray, members: npt.NDArray[np.bool_]) -> FloatArray:
+def _others_at_mean(reading: SeriesReading, members: npt.NDArray[np.bool_]) -> SeriesReading:
     """Observed cells of all other series at 0, their mean."""
-    return np.where(members | np.isnan(values), values, 0.0)
+    return replace(reading, values=np.where(members | np.isnan(reading.values), reading.values, 0.0))

@@ -50,7 +50,7 @@ mapper = "beta_lambda"           # or native
 [[predictor]]
 name = "ridge"
 kind = "cross_sectional_ridge"   # or cross_sectional_ols, neural_network, gradient_boosting,
-                                 # autoregressive, historical_mean, zero
+                                 # neuralforecast, autoregressive, historical_mean, zero
 penalty = 0.1
 """
 
@@ -153,12 +153,16 @@ aggregation = "mariano_murasawa"
 code = 5                         # transformation 1..7, or its name
 \b
 [model]
-type = "dfm"
+type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics = { lags = 1 }
 n_factors = 1
+# variance_break = { periods = ["2020-03", "2020-04"] }, masked = [...]: months of a pandemic, type "dfm"
 \b
 [nowcast]
 target = "GDP"                   # further keys: as_of, ahead, level
 indicator = "INDPRO"             # draws the composite indicator, which moves with this series
+\b
+[bootstrap]                      # leave it out for densities that take parameters as known
+n_draws = 50
 \b
 [run]
 output = "nowcasts"              # refit = false keeps the model of the snapshot before

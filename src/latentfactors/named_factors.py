@@ -94,7 +94,8 @@ class NamedFactorEstimates:
     loadings : (S,)
     mean_loadings : (K,) what a new asset loads, before the effects below
     effects : (K, K) what a link to the row's factor adds to the loading on the column's
-    residual_variance : (N,) in squared input units
+    parameters, n_values : (N,) effective number of parameters fitted to an asset's values, and of values
+    residual_variance : (N,) in squared input units, corrected for both kinds of parameters
     pooled_residual_variance : for new assets
     factors : (T, K) in training, NaN where a period had too few assets
     times : (T,) training periods
@@ -109,6 +110,8 @@ class NamedFactorEstimates:
     loadings: FloatArray
     mean_loadings: FloatArray
     effects: FloatArray
+    parameters: FloatArray
+    n_values: IntArray
     residual_variance: FloatArray
     pooled_residual_variance: float
     factors: FloatArray

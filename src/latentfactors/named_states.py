@@ -1,6 +1,22 @@
 """From a fit of named factors to states: expected loadings of new assets, and the projection of new periods.
 
 Names, links and training rows are in `named_factors`; this is what happens after the fit.
+
+Degrees of freedom: residuals are smaller than errors, for loadings and factors were fitted to the values that
+they are left of. With p_i effective parameters of an asset with T_i values, and h_it = b_i'P_t b_i / d_i the
+weight of a value in its own fit (P_t posterior covariance of the factors),
+
+    residual in training      d_i (1 - h_it)(1 - p_i/T_i)
+    residual later            d_i (1 - h_it)(1 + l_i),  l_i = p_i/(T_i - p_i - 1): the loadings' error
+    error of a new value      d_i (1 + l_i)
+
+so d_i = sum of squared residuals / [(1 - p_i/T_i) sum (1 - h_it)], and a state's `residual_share` is the
+first two lines over the third. l_i is exact for normal factors. The fit's factors have no prior, nor has P_t.
+
+References: Rubin & Thayer (1982), Psychometrika 47(1), 69-76 (h: posterior of factors given loadings);
+Stambaugh (1997), Journal of Financial Economics 45(3), 285-331 (predictive variance with estimated loadings
+and unequal histories); Fan, Liao & Mincheva (2013), JRSS B 75(4), 603-680 (residual covariances of factor
+models); Menchero, Orr & Wang (2011), USE4 Methodology Notes, section 5 (specific risk shrunk to groups).
 """
 
 from __future__ import annotations
@@ -24,25 +40,38 @@ __all__ = ["estimates_of", "expected_loadings", "project", "state_of", "weighted
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+_NO_VARIANCE = 1e-12  # of the factors' total variance: what a projection takes for none
+_MOST_OF_ITSELF = 0.95  # of a value's fit can be its own: beyond, its residual says nothing
+_FLAT = 1e6  # prior variances times this: factors of the fit are least squares, not posterior
+_MOST_ERROR = 1.0  # of the variance that errors of loadings add: an asset with 2p + 1 values
 _LEAST_VARIANCE = 0.01  # of the median: a bond fitted by chance must not dominate a projection
 
 # ------------------------------------------------------------------------------------ estimates
 
 
 def estimates_of(
-    training: Training, panel: Panel, loadings: FloatArray, factors: FloatArray
+    training: Training, panel: Panel, loadings: FloatArray, factors: FloatArray, parameters: FloatArray
 ) -> dict[str, Any]:
-    """The fields of `NamedFactorEstimates` for loadings (S,) and factors (T', K) of the training rows."""
+    """The fields of `NamedFactorEstimates` for loadings (S,) and factors (T', K) of the training rows.
+
+    `parameters` (N,): effective number fitted to every asset's values.
+    """
     pattern = training.pattern
     residual = training.values - adjacency.fitted(pattern, loadings, factors)
     squares = np.empty(residual.size)
     squares[:] = residual[pattern.by_asset] ** 2
     sums = np.add.reduceat(squares, pattern.asset_starts[:-1])
-    rows, own = np.diff(pattern.asset_starts), np.diff(pattern.asset_slots)
+    rows = np.diff(pattern.asset_starts)
     every = np.full((panel.n_periods, pattern.n_factors), np.nan)
     every[training.periods] = factors
     mean = factors.mean(axis=0)
+    covariance = (factors - mean).T @ (factors - mean) / len(factors)
     means, effects = expected_loadings(pattern, loadings)
+    left = 1.0 - parameter_share(parameters, rows)
+    plain = sums / (left * rows)
+    floor = max(_LEAST_VARIANCE * float(np.median(plain)), np.finfo(np.float64).tiny)
+    own = weights_in_own_fit(pattern, loadings, np.maximum(plain, floor), _FLAT * covariance)
+    free = left * np.add.reduceat(1.0 - own[pattern.by_asset], pattern.asset_starts[:-1])
     return {
         "names": training.names,
         "assets": training.assets,
@@ -51,14 +80,37 @@ def estimates_of(
         "loadings": loadings,
         "mean_loadings": means,
         "effects": effects,
-        "residual_variance": sums / np.maximum(rows - own, 1),
-        "pooled_residual_variance": float(sums.sum() / max(int(rows.sum() - own.sum()) - factors.size, 1)),
+        "parameters": parameters,
+        "n_values": rows,
+        "residual_variance": sums / free,
+        "pooled_residual_variance": float(sums.sum() / free.sum()),
         "factors": every,
         "times": panel.times,
         "factor_mean": mean,
-        "factor_covariance": (factors - mean).T @ (factors - mean) / len(factors),
+        "factor_covariance": covariance,
         "min_observed": training.min_observed,
     }
+
+
+def parameter_share(parameters: FloatArray, n_values: IntArray) -> FloatArray:
+    """p_i / T_i, (N,): at most 1 - 1/T_i, so that a residual variance exists."""
+    return np.minimum(parameters, n_values - 1.0) / np.maximum(n_values, 1)
+
+
+def weights_in_own_fit(
+    pattern: Pattern, loadings: FloatArray, variance: FloatArray, covariance: FloatArray
+) -> FloatArray:
+    """(R,) h_it = b_i'P_t b_i / d_i for loadings (S,), d (N,) and the factors' covariance (K, K)."""
+    codes = np.empty(pattern.by_asset.size, dtype=np.int64)
+    codes[pattern.by_asset] = np.repeat(np.arange(pattern.n_assets), np.diff(pattern.asset_starts))
+    scale = max(float(np.trace(covariance)), np.finfo(np.float64).tiny)
+    deviation = np.sqrt(np.maximum(variance, _NO_VARIANCE * scale))
+    weighted = loadings / deviation[pattern.slot_asset]
+    grams, crosses = adjacency.period_equations(pattern, weighted, np.zeros(codes.size))
+    spread = posterior_factors(grams, crosses, np.zeros(pattern.n_factors), covariance)[1]
+    table = np.where(pattern.slots >= 0, weighted[pattern.slots], 0.0)
+    own = adjacency.quadratic_rows(pattern.period_starts, pattern.links, table, spread)
+    return np.clip(own, 0.0, _MOST_OF_ITSELF)
 
 
 def expected_loadings(pattern: Pattern, loadings: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -158,11 +210,37 @@ def state_of(
         n_without=int(without),
         fit_span=fit_span,
     )
+    share = residual_share(panel, estimates, position, links, by_link, np.maximum(variance, floor), factors)
+    state = replace(state, measurement=replace(state.measurement, residual_share=share))
     counts = {
         "n_new_assets": int((panel.active_assets & (position < 0)).sum()),
         "n_rows_with_unseen_categories": int(unseen.sum()),
     }
     return replace(state, metadata={**state.metadata, **counts})
+
+
+def residual_share(
+    panel: Panel,
+    estimates: NamedFactorEstimates,
+    position: IntArray,
+    links: npt.NDArray[np.int32],
+    by_link: FloatArray,
+    variance: FloatArray,
+    factors: Factors,
+) -> FloatArray:
+    """(R,) expected squared residual over the squared error of a new value; 1 where there is no residual."""
+    spread = factors.covariance
+    if spread is None:
+        spread = project(panel, links, by_link, variance, estimates).covariance
+    assert spread is not None
+    table = np.where(links >= 0, np.nan_to_num(by_link), 0.0)
+    own = adjacency.quadratic_rows(panel.offsets, links, table, spread) / np.maximum(variance, 1e-300)
+    p, n = estimates.parameters, estimates.n_values
+    error = np.minimum(p / np.maximum(n - p - 1.0, 1.0), _MOST_ERROR)
+    fitted_to = np.append((1.0 - parameter_share(p, n)) / (1.0 + error), 1.0)[position][panel.asset_codes]
+    trained = np.isin(panel.times, estimates.times)[panel.index.period_codes]
+    share = (1.0 - np.clip(own, 0.0, _MOST_OF_ITSELF)) * np.where(trained, fitted_to, 1.0)
+    return np.where(np.isfinite(share) & panel.observed, share, 1.0)
 
 
 def dense(links: npt.NDArray[np.int32], by_link: FloatArray, n_factors: int) -> FloatArray:
@@ -184,7 +262,7 @@ def project(
     """Posterior factors and covariances of every period; NaN where fewer than `min_observed` are observed."""
     mean = estimates.factor_mean
     scale = max(float(np.trace(estimates.factor_covariance)), np.finfo(float).tiny)
-    deviation = 1.0 / np.sqrt(np.maximum(variance, 1e-12 * scale))
+    deviation = 1.0 / np.sqrt(np.maximum(variance, _NO_VARIANCE * scale))
     offset = np.where(links >= 0, by_link * mean[links], 0.0).sum(axis=1)
     used = np.isfinite(panel.values) & np.isfinite(offset)
     grams, crosses = weighted_equations(

@@ -2,9 +2,10 @@
 
     [data]       releases (.csv or .parquet), series, period, release, value; frequency      or      store
     [[series]]   name; frequency, aggregation, group, code, publication_lag
-    [model]      type = "dfm", n_factors = 1, ...
+    [model]      type = "dfm" or "ptfa", n_factors = 1, ...
     [nowcast]    target; as_of, ahead, level, indicator
-    [run]        output; refit
+    [bootstrap]  n_draws, seed: parameters drawn anew, for densities that know they are estimated   (optional)
+    [run]        output; refit, n_jobs
 
     output/2016-07-29/   snapshot.json, nowcasts.parquet, news.parquet, model/, vintage/, report.html
 
@@ -22,23 +23,28 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from latentfactors._version import __version__
-from latentfactors.errors import ConfigurationError, LatentFactorsError, PanelError, StoreError
-from latentfactors.estimator import Estimator
+from latentfactors.errors import ConfigurationError, PanelError, StoreError
 from latentfactors.frames import write_atomically
-from latentfactors.nowcast import NewsDecomposition, Nowcast, VintageStore, nowcast, nowcast_news
+from latentfactors.nowcast import (
+    NewsDecomposition,
+    Nowcast,
+    ParameterBootstrap,
+    VintageStore,
+    bootstrap_parameters,
+    nowcast,
+    nowcast_news,
+)
+from latentfactors.nowcast_snapshots import SNAPSHOT_FORMAT, Snapshot, read_snapshots
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, parse_times
 from latentfactors.settings import as_table, from_toml, make, named, refuse_unknown, selected
 
-__all__ = ["NowcastJob", "NowcastRun", "Snapshot", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
+__all__ = ["NowcastJob", "NowcastRun", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
 
 # A model's config stands beside it: XModel is built from the XConfig named here.
-MODELS = {"dfm": "models.dfm:DynamicFactorModel"}
-_CONFIGS = {"dfm": "DFMConfig"}
-_FORMAT = "latentfactors-nowcast"
+MODELS = {"dfm": "models.dfm:DynamicFactorModel", "ptfa": "models.ptfa:PTFAModel"}
+_CONFIGS = {"dfm": "DFMConfig", "ptfa": "PTFAConfig"}
 _SERIES_FIELDS = ("frequency", "aggregation", "group", "code", "publication_lag", "description")
 
 
@@ -106,10 +112,13 @@ class NowcastRunOptions:
         Folder of the snapshots.
     refit
         False keeps the model of the snapshot before, if there is one: then only data move the nowcast.
+    n_jobs
+        Processes of a bootstrap; None leaves the choice to `joblib.parallel_config`.
     """
 
     output: str
     refit: bool = True
+    n_jobs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,37 +132,12 @@ class NowcastJob:
     model: Any
     options: NowcastOptions
     run: NowcastRunOptions
+    bootstrap: ParameterBootstrap | None = None
 
     @property
     def output(self) -> Path:
         """Folder of the snapshots."""
         return self.folder / self.run.output
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Snapshot:
-    """What an earlier run left: its day, target, nowcasts, model and vintage.
-
-    Attributes
-    ----------
-    as_of, target
-    means, deviations : period (text) -> number
-    folder
-    """
-
-    as_of: np.datetime64
-    target: str
-    means: Mapping[str, float]
-    deviations: Mapping[str, float]
-    folder: Path
-
-    def model(self, kind: type[Estimator[Any, Any]]) -> Any:
-        """The fitted model."""
-        return kind.load(self.folder / "model")
-
-    def panel(self) -> Panel:
-        """The vintage."""
-        return VintageStore.load(self.folder / "vintage").as_of(self.as_of)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -211,7 +195,9 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     >>> job.model.config.n_factors, job.options.ahead
     (1, 1)
     """
-    refuse_unknown(config, ("data", "series", "model", "nowcast", "run"), "configuration", "section")
+    refuse_unknown(
+        config, ("data", "series", "model", "nowcast", "bootstrap", "run"), "configuration", "section"
+    )
     for section in ("data", "model", "nowcast", "run"):
         if section not in config:
             raise ConfigurationError(f"the section [{section}] is missing")
@@ -230,6 +216,13 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     kind = model.get("type")
     cls, chosen, where = selected(MODELS, model, "type", "[model]")
     build = getattr(importlib.import_module(cls.__module__), _CONFIGS[str(kind)])
+    bootstrap = None
+    if "bootstrap" in config:
+        if kind != "dfm":
+            raise ConfigurationError(
+                f"[bootstrap] draws parameters of type = 'dfm', got {kind!r}: leave it out"
+            )
+        bootstrap = make(ParameterBootstrap, as_table(config["bootstrap"], "[bootstrap]"), "[bootstrap]")
     return NowcastJob(
         config=config,
         folder=Path(folder),
@@ -238,6 +231,7 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
         model=cls(make(build, chosen, where)),
         options=make(NowcastOptions, as_table(config["nowcast"], "[nowcast]"), "[nowcast]"),
         run=make(NowcastRunOptions, as_table(config["run"], "[run]"), "[run]"),
+        bootstrap=bootstrap,
     )
 
 
@@ -302,6 +296,8 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     notes = [] if len(history) == len([s for s in snapshots if s.as_of != as_of]) else [
         f"there are snapshots later than {as_of}; this run is compared to the last one before it"
     ]  # fmt: skip
+    if as_of > store.dates[-1]:
+        notes.append(f"nothing was released after {store.dates[-1]}, the last release in the data")
     before = history[-1] if history else None
     model: Any = job.model.clone()
     old_model: Any = None if before is None else before.model(type(model))
@@ -310,7 +306,13 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     else:
         model = old_model
         notes.append(f"the model is that of {before.as_of}: only data moved the nowcast")
-    found = nowcast(model, panel, options.target, ahead=options.ahead, as_of=as_of)
+    draws: tuple[Any, ...] = ()
+    if job.bootstrap is not None:
+        # a kept model was fitted to an earlier vintage, the last one that stands
+        fitted_to = panel if before is None or job.run.refit else before.panel()
+        draws = bootstrap_parameters(model, fitted_to, job.bootstrap, n_jobs=job.run.n_jobs)
+        notes.append(f"densities include parameter uncertainty: {len(draws)} bootstrap draws")
+    found = nowcast(model, panel, options.target, ahead=options.ahead, as_of=as_of, parameter_draws=draws)
     decompositions = {}
     if before is not None:
         former = before.panel()
@@ -346,7 +348,7 @@ def _write(run: NowcastRun) -> None:
         ]
         _write_parquet(folder / "news.parquet", pl.concat(parts))
     document = {
-        "format": _FORMAT,
+        "format": SNAPSHOT_FORMAT,
         "latentfactors": __version__,
         "as_of": str(found.as_of),
         "target": str(found.target),
@@ -369,32 +371,3 @@ def _write_parquet(path: Path, frame: Any) -> None:
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     write_atomically(path, buffer.getvalue())
-
-
-def read_snapshots(output: str | Path, target: str) -> tuple[Snapshot, ...]:
-    """Snapshots of a target in a folder, oldest first.
-
-    Raises
-    ------
-    StoreError
-        A snapshot that is damaged.
-    """
-    found = []
-    for path in sorted(Path(output).glob("*/snapshot.json")):
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["format"] != _FORMAT or document["target"] != target:
-                continue
-            periods = document["periods"]
-            found.append(
-                Snapshot(
-                    as_of=parse_times([document["as_of"]], name="as_of")[0],
-                    target=document["target"],
-                    means=dict(zip(periods, document["mean"], strict=True)),
-                    deviations=dict(zip(periods, document["std"], strict=True)),
-                    folder=path.parent,
-                )
-            )
-        except (OSError, KeyError, TypeError, ValueError, LatentFactorsError) as error:
-            raise StoreError(f"{str(path)!r} is no snapshot of a nowcast: {error}") from error
-    return tuple(sorted(found, key=lambda each: each.as_of))

@@ -31,6 +31,9 @@ def values_ahead(panel: Panel, horizon: int) -> FloatArray:
 def pooled_rows(panel: Panel, horizon: int) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
     """Characteristics (n, L), values ahead (n,) and periods (n,) of the rows whose value ahead is known.
 
+    Rows stand in the order of periods and labels, so that learners which read them in batches do not
+    depend on the order of the assets.
+
     Raises
     ------
     InsufficientDataError
@@ -41,8 +44,11 @@ def pooled_rows(panel: Panel, horizon: int) -> tuple[FloatArray, FloatArray, npt
     if not seen.any():
         raise InsufficientDataError("no row has characteristics and a value: nothing to learn from")
     assert panel.characteristics is not None
-    z = panel.characteristics[seen].astype(np.float64)
-    return z, ahead[seen], panel.index.period_codes[seen].astype(np.int64)
+    place = np.argsort(np.argsort(panel.assets))[panel.asset_codes]
+    order = np.lexsort((place, panel.index.period_codes))
+    rows = order[seen[order]]
+    z = panel.characteristics[rows].astype(np.float64)
+    return z, ahead[rows], panel.index.period_codes[rows].astype(np.int64)
 
 
 def as_prediction(panel: Panel, expected: FloatArray, span: FitSpan, horizon: int) -> Prediction:

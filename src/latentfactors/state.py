@@ -241,6 +241,10 @@ class Measurement:
         Of e, in model units; a pooled value for rows whose asset is new.
     alpha : (R,), optional
         Mispricing, where the model estimates it.
+    residual_share : (R,), optional
+        Expected square of what the realised factors leave of the row's value, relative to the error with
+        which the model meets a value it has not seen: below 1 where loadings or factors were fitted to the
+        value itself. None: not known, taken as 1.
     """
 
     loadings: Loadings
@@ -248,9 +252,10 @@ class Measurement:
     scale: FloatArray
     residual_variance: FloatArray
     alpha: FloatArray | None = None
+    residual_share: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        _protect(self, "location", "scale", "residual_variance", "alpha")
+        _protect(self, "location", "scale", "residual_variance", "alpha", "residual_share")
 
 
 class NativeForecasts(Protocol):
@@ -354,6 +359,9 @@ class LatentFactorState:
                 loadings=measurement.loadings.between(a, b),
                 residual_variance=measurement.residual_variance[rows],
                 alpha=None if measurement.alpha is None else measurement.alpha[rows],
+                residual_share=None
+                if measurement.residual_share is None
+                else measurement.residual_share[rows],
             ),
             n_realised=min(max(self.n_realised - a, 0), b - a),
             native=None if self.native is None else _NativeSlice(self.native, span, rows),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from latentfactors.estimator import freeze
 from latentfactors.kernels.targeted_inference import ParameterDraws
 from latentfactors.kernels.targeted_posterior import noise_by_series
+from latentfactors.targeted_refits import StateDraws
 from latentfactors.targeted_states import StateParameters
 from latentfactors.targeting import TargetedSeries
 
@@ -33,7 +34,7 @@ class PTFAEstimates:
     states : coefficients, kinds of series and their noise variances, with dynamics or aggregates; else None
     boundary : "x" or "y" where that noise variance went to zero (Heywood case), else ""
     noise_ratio : s_x/s_y imposed, NaN where the likelihood decided
-    draws : bootstrap refits, None unless asked for
+    draws, state_draws : bootstrap refits without and with states, None unless asked for
     """
 
     series: TargetedSeries
@@ -47,6 +48,7 @@ class PTFAEstimates:
     boundary: str = ""
     noise_ratio: float = math.nan
     draws: ParameterDraws | None = None
+    state_draws: StateDraws | None = None
 
     def __post_init__(self) -> None:
         freeze(self)

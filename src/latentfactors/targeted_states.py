@@ -6,9 +6,6 @@ kinds        every series is "" (a value of its own period) or, where `SeriesInf
              its own period.
 blocks       series of one kind and side share weights and a noise variance; means share that of the
              current series of their side, divided by the window's length
-forecasts    filter on x up to p-1 (and on released targets, if asked for), then f_(p-1+h-lead) by the law of
-             motion, and the target's window over it. An aggregate is forecast for the periods that end
-             one of its own; other rows are NaN.
 lead         a row of values holds x_t beside y_(t+lead); a target's windows are those of t + lead
 """
 
@@ -21,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors import periods
-from latentfactors.errors import FrequencyError, HorizonError
+from latentfactors.errors import FrequencyError
 from latentfactors.estimator import freeze
 from latentfactors.kernels.mixed_frequency import (
     SeriesBlock,
@@ -29,24 +26,18 @@ from latentfactors.kernels.mixed_frequency import (
     mean_weights,
     series_block,
 )
-from latentfactors.kernels.state_space import FilterResult, forecast_states
 from latentfactors.kernels.targeted import TargetedFit
 from latentfactors.kernels.targeted_dynamics import (
     FactorFit,
     FactorParameters,
     dynamic_start,
-    filter_factors,
     fit_factors,
-    law,
     smooth_factors,
 )
-from latentfactors.lead_forecasts import target_rows
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency
-from latentfactors.rows import RowIndex
-from latentfactors.targeting import TargetedSeries
 
-__all__ = ["StateForecasts", "StateParameters", "fit_states", "read_kinds", "smooth_states"]
+__all__ = ["StateParameters", "fit_states", "read_kinds", "smooth_states"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -162,7 +153,7 @@ def window_lengths(times: npt.NDArray[Any], own: Frequency, low: Frequency) -> n
     return np.where(is_last, lengths, 0)
 
 
-def _weights(kind: str, times: npt.NDArray[Any], own: Frequency | None) -> FloatArray | None:
+def window_weights(kind: str, times: npt.NDArray[Any], own: Frequency | None) -> FloatArray | None:
     """What a block's periods look back on: None, (H,) or (T, H)."""
     name, _, low = kind.partition(":")
     if not name:
@@ -177,9 +168,13 @@ def _weights(kind: str, times: npt.NDArray[Any], own: Frequency | None) -> Float
     return np.pad(weights, ((0, 0), (0, _WINDOWS[own, frequency] - weights.shape[1])))
 
 
-def group_numbers(kinds: tuple[str, ...], n_predictors: int) -> npt.NDArray[np.int64]:
-    """(d,) noise groups: predictors, targets, and Mariano-Murasawa series of either apart."""
-    wanted = [(i >= n_predictors, kind.startswith("mariano")) for i, kind in enumerate(kinds)]
+def group_numbers(kinds: tuple[str, ...], n_predictors: int, *, tied: bool = False) -> npt.NDArray[np.int64]:
+    """(d,) noise groups: predictors, targets, and Mariano-Murasawa series of either apart.
+
+    `tied` puts predictors and targets, Mariano-Murasawa series excepted, into one.
+    """
+    own = [kind.startswith("mariano") for kind in kinds]
+    wanted = [(i >= n_predictors and (apart or not tied), apart) for i, apart in enumerate(own)]
     order = sorted(set(wanted), key=lambda each: (each[1], each[0]))
     return np.array([order.index(each) for each in wanted], dtype=np.int64)
 
@@ -206,7 +201,7 @@ def make_blocks(
         kind = parameters.kinds[columns[0]]
         ahead = bool(kind) and lead > 0 and columns[0] >= n_predictors
         own = periods.neighbour(times, lead, parameters.frequency) if ahead else times
-        weights = _weights(kind, own, parameters.frequency)
+        weights = window_weights(kind, own, parameters.frequency)
         noise = "aggregated" if kind.startswith("mean") else "own"
         group = int(parameters.groups[columns[0]])
         out.append(series_block(values[:, columns], group=group, weights=weights, noise=noise))
@@ -235,6 +230,8 @@ def fit_states(
     tolerance: float,
     max_iterations: int,
     lead: int = 0,
+    ratio: float | None = None,
+    start: StateParameters | None = None,
 ) -> tuple[TargetedFit, StateParameters]:
     """Maximum likelihood with factor dynamics, aggregates, or both, from the static fit.
 
@@ -243,195 +240,57 @@ def fit_states(
     values : (T, d) standardised, predictors beside the targets `lead` later, NaN where missing.
     times : (T,) of the predictors.
     kinds, frequency : from `read_kinds`, of the panel.
-    static : the fit that reads every value as one of its own period.
+    static : the fit that reads every value as one of its own period; with `start` its loadings alone count.
     lags : of the factors' autoregression; 0 for independent factors.
+    ratio : s_x/s_y imposed, Mariano-Murasawa series excepted; None estimates it.
+    start : coefficients and variances to start from; None derives them from the static fit.
     """
     p, k = static.n_predictors, static.loadings.shape[1]
-    groups = group_numbers(kinds, p)
-    noise = static.noise
+    # with rho y in the place of y, one noise variance for both sides is the ratio rho imposed
+    units = np.ones(len(kinds))
+    units[p:] = 1.0 if ratio is None else ratio
+    groups = group_numbers(kinds, p, tied=ratio is not None)
+    noise = (static.noise if start is None else start.variances[start.groups]) * units**2
     parameters = StateParameters(
         kinds=kinds,
         groups=groups,
         variances=np.array([noise[groups == g].mean() for g in range(groups.max() + 1)]),
-        coefficients=np.zeros((0, k, k)),
+        coefficients=np.zeros((0, k, k)) if start is None else start.coefficients,
         frequency=frequency,
     )
-    blocks, columns = make_blocks(values, times, parameters, p, lead), block_columns(kinds, p)
-    start = dynamic_start(blocks, to_kernel(static.loadings, parameters, p), lags)
-    sign_block = next(i for i, each in enumerate(columns) if p in each)
+    blocks = make_blocks(values * units, times, parameters, p, lead)
+    columns = block_columns(kinds, p)
+    given = to_kernel(static.loadings * units[:, None], parameters, p)
     found: FactorFit = fit_factors(
-        blocks, start, tolerance=tolerance, max_iterations=max_iterations, sign_block=sign_block
+        blocks,
+        dynamic_start(blocks, given, lags) if start is None else given,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        sign_block=next(i for i, each in enumerate(columns) if p in each),
     )
     loadings = np.empty_like(static.loadings)
     for each, part in zip(columns, found.parameters.loadings, strict=True):
-        loadings[each] = part
-    variances = found.parameters.variances
+        loadings[each] = part / units[each, None]
+    by_series = found.parameters.variances[groups] / units**2
+    groups = group_numbers(kinds, p)
+    variances = np.array([by_series[groups == g][0] for g in range(groups.max() + 1)])
+    shift = float(np.isfinite(values).sum(axis=0) @ np.log(units))
     fit = TargetedFit(
         loadings,
         p,
         float(variances[groups[0]]),
         float(variances[groups[p]]),
-        found.loglikelihood,
-        found.objective_path,
+        found.loglikelihood + shift,
+        tuple(value + shift for value in found.objective_path),
         found.n_iterations,
         found.converged,
         found.reason,
     )
     coefficients = found.parameters.coefficients
-    return fit, replace(parameters, variances=variances, coefficients=coefficients)
+    return fit, replace(parameters, groups=groups, variances=variances, coefficients=coefficients)
 
 
-# ------------------------------------------------------------------------------------ after training
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class StateForecasts:
-    """Native forecasts of a targeted model with dynamics or aggregates.
-
-    Parameters
-    ----------
-    index
-        Rows of the panel.
-    series
-        Names and units.
-    before
-        Periods put before the panel's own, B.
-    times : (B + T,)
-        All periods.
-    given : (B + T, p + q)
-        Standardised values that the filter looked at.
-    loadings : (p + q, k)
-        Of standardised series.
-    parameters, who
-        `StateParameters`, name for messages.
-    """
-
-    index: RowIndex
-    series: TargetedSeries
-    before: int
-    times: npt.NDArray[Any]
-    given: FloatArray
-    loadings: FloatArray
-    parameters: StateParameters
-    filtered: FilterResult
-    blocks: list[SeriesBlock]
-    who: str
-
-    @classmethod
-    def of(
-        cls,
-        index: RowIndex,
-        given: FloatArray,
-        before: int,
-        series: TargetedSeries,
-        loadings: FloatArray,
-        parameters: StateParameters,
-        who: str,
-    ) -> StateForecasts:
-        """Filter what is given, period by period."""
-        times = series.times(index, before)
-        blocks = make_blocks(given, times, parameters, series.n_predictors, series.lead)
-        kernel = to_kernel(loadings, parameters, series.n_predictors)
-        filtered = filter_factors(blocks, kernel, by_period=True)
-        return cls(
-            index=index,
-            series=series,
-            before=before,
-            times=times,
-            given=given,
-            loadings=loadings,
-            parameters=parameters,
-            filtered=filtered,
-            blocks=blocks,
-            who=who,
-        )
-
-    def moments(self, horizon: int) -> tuple[FloatArray, FloatArray]:
-        """(B + T + 1, m) and (B + T + 1, m, m): the state `horizon` periods after each origin.
-
-        The first origin lies before all data: the stationary state.
-        """
-        motion = law(self.blocks, to_kernel(self.loadings, self.parameters, self.series.n_predictors))
-        mean = np.concatenate([motion.start_mean[None], self.filtered.mean])
-        covariance = np.concatenate([motion.start_covariance[None], self.filtered.covariance])
-        if horizon == 0:
-            return mean, covariance
-        return forecast_states(mean, covariance, motion, horizon)
-
-    def factors(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
-        """(T, k) means and (T, k, k) covariances of what drives the targets of p-1+horizon, known in p-1.
-
-        That is f_(p-1+horizon), with a lead f_(p-1+horizon-lead).
-        """
-        mean, covariance = self.moments(self._check(horizon))
-        k, rows = self.loadings.shape[1], slice(self.before, -1)
-        return mean[rows, :k], covariance[rows, :k, :k]
-
-    def values(self, horizon: int) -> tuple[FloatArray, FloatArray | None]:
-        """(R,) means and variances in input units of the targets of p-1+horizon; other rows are NaN."""
-        mean, variance = self.targets(horizon, *self.moments(self._check(horizon)))
-        rows = slice(self.before, -1)
-        p = self.series.n_predictors
-        location, scale = self.series.location[p:], self.series.scale[p:]
-        return (
-            target_rows(self.index, self.series.targets, (location + scale * mean)[rows]),
-            target_rows(self.index, self.series.targets, (scale * scale * variance)[rows]),
-        )
-
-    def targets(
-        self, horizon: int, mean: FloatArray, covariance: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """(B + T + 1, q) standardised target means and variances of the period that each origin looks at."""
-        p, k, frequency = self.series.n_predictors, self.loadings.shape[1], self.parameters.frequency
-        # row i of the moments has origin i - 1, so it looks at period i - 1 + horizon
-        whole = np.concatenate([periods.shift(self.times[:1], -1, frequency), self.times])
-        when = periods.neighbour(whole, horizon, frequency)
-        out_mean = np.full((len(mean), self.series.targets.size), np.nan)
-        out_variance = out_mean.copy()
-        for j in range(self.series.targets.size):
-            kind, b = self.parameters.kinds[p + j], self.loadings[p + j]
-            noise = float(self.parameters.variances[self.parameters.groups[p + j]])
-            weights, ends = np.ones((len(mean), 1)), np.ones(len(mean), dtype=bool)
-            if kind:
-                low = periods.check_frequency(kind.partition(":")[2])
-                assert frequency is not None
-                assert low is not None
-                ends = window_lengths(when, frequency, low) > 0
-                given = _weights(kind, when, frequency)
-                assert given is not None
-                weights = np.broadcast_to(given, (len(mean), given.shape[-1]))
-                if kind.startswith("mean"):
-                    noise = noise * np.square(weights).sum(axis=1)
-            value, spread = np.zeros(len(mean)), np.zeros(len(mean))
-            for h in range(weights.shape[1]):
-                at = slice(h * k, (h + 1) * k)
-                value += weights[:, h] * np.einsum("tk,k->t", mean[:, at], b)
-                for i in range(weights.shape[1]):
-                    other = slice(i * k, (i + 1) * k)
-                    part = np.einsum("j,tjk,k->t", b, covariance[:, at, other], b)
-                    spread += weights[:, h] * weights[:, i] * part
-            out_mean[:, j] = np.where(ends, value, np.nan)
-            out_variance[:, j] = np.where(ends, spread + noise, np.nan)
-        if horizon == 0:
-            released = np.vstack([np.full((1, out_mean.shape[1]), np.nan), self.given[:, p:]])
-            seen = np.isfinite(released)
-            out_mean, out_variance = np.where(seen, released, out_mean), np.where(seen, 0.0, out_variance)
-        return out_mean, out_variance
-
-    def _check(self, horizon: int) -> int:
-        """Steps from the origin's factor to the one that drives the targets of `horizon`."""
-        steps = horizon - self.series.lead
-        if steps >= 0:
-            return steps
-        if self.series.lead:
-            raise HorizonError(
-                f"{self.who} was trained with lead={self.series.lead}: it serves that horizon and later "
-                f"ones, got horizon {horizon}; train with a shorter lead"
-            )
-        raise HorizonError(
-            f"{self.who} nowcasts (horizon 0) and forecasts, got horizon {horizon}: the past is "
-            "described by smooth"
-        )
+# ------------------------------------------------------------------------------------ description
 
 
 def smooth_states(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentfactors import cli
+from latentfactors import Comparison, cli
 from latentfactors.jobs import parse_job
 
 README = Path(__file__).parents[2] / "README.md"
@@ -20,7 +20,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def test_the_ten_lines_run_as_written(tmp_path):
-    (code,) = blocks(README, "python")
+    code, comparison = blocks(README, "python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -28,6 +28,8 @@ def test_the_ten_lines_run_as_written(tmp_path):
     printed = re.findall(r"#> (.*)", code)
     assert done.stdout.splitlines() == printed
     assert (tmp_path / "forecasts" / "predictions.parquet").is_file()
+    for name in set(re.findall(r"found\.(\w+)", comparison)):
+        assert hasattr(Comparison, name) or name in Comparison.__dataclass_fields__, name
 
 
 @pytest.mark.parametrize("path", [README, PAGE], ids=lambda path: path.name)
@@ -40,7 +42,7 @@ def test_configurations_are_jobs(path):
 
 def test_commands_exist(capsys):
     shown = set(re.findall(r"^latentfactors ([a-z][a-z-]*)", README.read_text(encoding="utf-8"), flags=re.M))
-    assert shown == {"demo", "walk-forward", "report"}
+    assert shown == {"demo", "walk-forward", "compare", "report"}
     for command in shown:
         with pytest.raises(SystemExit) as leaving:
             cli.main([command, "--help"])

@@ -105,9 +105,11 @@ def test_nonlinear_features_are_found_by_the_best_of_eight():
     for seed in range(3):
         truth = dynamic_factor_panel(200, 100, 1, measurement="nonlinear", seed=seed)
         model, _ = fitted(
-            truth.panel, D2FMConfig(n_factors=3, hidden_units=(24, 12, 6), activation="relu", code_link="relu"),
-            n_restarts=8, max_iterations=10,
-        )  # fmt: skip
+            truth.panel,
+            D2FMConfig(n_factors=3, hidden_units=(24, 12, 6), activation="relu", code_link="relu"),
+            n_restarts=8,
+            max_iterations=10,
+        )
         found.append(trace_r_squareds(truth.features, model.encode(truth.panel))["intercept"])
     assert np.median(found) >= 0.985
 
@@ -137,7 +139,7 @@ def test_codes_read_no_later_month(truth, linear):
 
 
 def test_best_of_several_restarts_by_loss(truth):
-    model, summary = fitted(truth.panel, n_restarts=3, max_iterations=1)
+    _, summary = fitted(truth.panel, n_restarts=3, max_iterations=1)
     assert summary.metrics["loss"] < summary.metrics["worst_restart_loss"]
     alone, _ = fitted(truth.panel, n_restarts=1, max_iterations=1)
     assert summary.metrics["loss"] <= alone.summary.metrics["loss"] + 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentfactors import Block, DFMConfig, DynamicFactorModel, Panel
+from latentfactors import Block, DFMConfig, DynamicFactorModel, Panel, VarianceBreak
 from latentfactors.errors import (
     ConfigurationError,
     HorizonError,
@@ -172,7 +172,119 @@ def test_masked_months_are_hidden_from_estimation_and_named():
     _, summary = fitted(panel_of(values), masked=("1998-05",), max_iterations=6)
     assert any("left out: s00" in each for each in summary.warnings)
     with pytest.raises(ConfigurationError, match="masked period"):
-        fitted(panel_of(values), masked=("2050-01",))
+        fitted(panel_of(values), masked=("1950-01",))
+    # a real-time study names months that its first vintages do not have yet
+    _, summary = fitted(panel_of(values), masked=("2050-01",), max_iterations=6)
+    assert any("masked period not in the panel yet: 2050-01" in each for each in summary.warnings)
+
+
+def pandemic(kind="mariano_murasawa", seed=2):
+    """A mixed panel whose months 150-152 have shocks eight, six and four times as large; the truth."""
+    size = np.ones(180)
+    size[[150, 151, 152]] = 8.0, 6.0, 4.0
+    rng = np.random.default_rng(seed)
+    loadings, roots = rng.normal(size=(24, 2)), np.array([0.8, 0.5])
+    f, e = np.zeros((230, 2)), np.zeros((230, 24))
+    for t in range(1, 230):
+        now = size[t - 50] if t >= 50 else 1.0
+        f[t] = roots * f[t - 1] + now * rng.normal(size=2)
+        e[t] = 0.3 * e[t - 1] + now * rng.normal(size=24)
+    values = 3.0 + f @ loadings.T + e
+    quarterly = np.convolve(values[:, -1], WEIGHTS[kind])[50:230]
+    values = values[50:]
+    values[:, -1] = np.where(np.arange(180) % 3 == 2, quarterly, np.nan)
+    info = SeriesInfo(frequency=("M",) * 23 + ("Q",), aggregation=("end",) * 23 + (kind,))
+    return panel_of(values, series=info, start="2007-10"), f[50:], size
+
+
+PANDEMIC = VarianceBreak(periods=("2020-04", "2020-05", "2020-06"))
+
+
+def test_a_variance_break_uses_extreme_months_for_what_they_are_worth(tmp_path):
+    panel, f, size = pandemic()
+    assert str(panel.times[150]) == "2020-04-30"
+    model, summary = fitted(panel, variance_break=PANDEMIC)
+    found = model.estimates
+    assert [str(each) for each in found.broken] == ["2020-04-30", "2020-05-31", "2020-06-30"]
+    # 26 squares each: a relative standard error of .14
+    np.testing.assert_allclose(found.shock_scale, size[150:153], rtol=0.35)
+    said = [each for each in summary.warnings if "times as large" in each]
+    assert len(said) == 3
+    assert f"{found.shock_scale[0]:.1f}" in said[0]
+    plain, usual = fitted(panel)
+    gain = summary.metrics["input_loglikelihood"] - usual.metrics["input_loglikelihood"]
+    assert gain > 100.0
+    assert summary.metrics["n_parameters"] == usual.metrics["n_parameters"] + 3
+    # the break keeps the extreme months out of persistence, which the plain fit cannot
+    truth = np.array([0.8, 0.5])
+    errors = [
+        np.abs(np.sort(np.linalg.eigvals(each.estimates.transition[0]).real)[::-1] - truth).max()
+        for each in (model, plain)
+    ]
+    assert errors[0] < 0.15
+    # units are those of usual months
+    usual_months = np.ones(180, bool)
+    usual_months[150:153] = False
+    np.testing.assert_allclose(found.scale[0], np.std(panel.wide()[usual_months, 0]))
+    # the months are in the factors
+    assert explained(model.smooth(panel).factor_returns[148:156], f[148:156]).min() > 0.9
+    # filtered states and forecasts before the break do not know of it
+    state, cut = model.extract(panel), model.extract(panel.between(0, 152))
+    np.testing.assert_allclose(state.factor_returns[:152], cut.factor_returns, atol=1e-10)
+    np.testing.assert_allclose(
+        state.native.values(1)[1][: cut.index.n_rows], cut.native.values(1)[1], rtol=1e-10
+    )
+    model.save(tmp_path / "break.lf")
+    again = DynamicFactorModel.load(tmp_path / "break.lf")
+    assert again.config == model.config
+    np.testing.assert_array_equal(again.extract(panel).factor_returns, state.factor_returns)
+    # a continuation finds the months in the stored history
+    np.testing.assert_allclose(
+        model.extract(panel.extend(2).between(180, 182)).factor_returns,
+        model.extract(panel.extend(2)).factor_returns[180:],
+        atol=1e-10,
+    )
+
+
+def test_conditional_means_and_completion_agree_through_a_break():
+    panel, _, _ = pandemic(seed=7)
+    model, _ = fitted(panel, variance_break=PANDEMIC, max_iterations=60)
+    hidden = panel.mask((panel.index.period_codes >= 150) & (panel.asset_codes < 3))
+    cells = [("s00", panel.times[150]), ("s02", panel.times[152]), ("s01", panel.times[160])]
+    law = model.conditional(hidden, cells)
+    filled = hidden.with_values(model.expected_values(hidden)).wide()
+    np.testing.assert_allclose(law.mean, [filled[150, 0], filled[152, 2], filled[160, 1]], atol=1e-8)
+    # wider in a broken month than in a usual one
+    assert law.covariance[0, 0] > 4.0 * law.covariance[2, 2]
+    np.testing.assert_allclose(
+        law.weights @ np.where(hidden.observed, hidden.values, 0.0)
+        - law.weights @ np.where(hidden.observed, model.estimates.location[hidden.asset_codes], 0.0)
+        + model.estimates.location[[0, 2, 1]],
+        law.mean,
+        atol=1e-8,
+    )
+
+
+def test_what_a_variance_break_refuses_and_what_it_says():
+    for periods in ("2020-04", (), 3):
+        with pytest.raises(ConfigurationError, match="periods of a variance break"):
+            VarianceBreak(periods=periods)
+    with pytest.raises(ConfigurationError, match="variance_break must be"):
+        DFMConfig(n_factors=1, variance_break=("2020-04",))
+    panel, _, _ = pandemic()
+    with pytest.raises(ConfigurationError, match="masked and in the variance break"):
+        fitted(panel, variance_break=PANDEMIC, masked=("2020-05-31",))
+    with pytest.raises(ConfigurationError, match="first of the panel"):
+        fitted(panel, variance_break=VarianceBreak(periods=(panel.times[0],)))
+    with pytest.raises(ConfigurationError, match="period of a variance break '1990-01'"):
+        fitted(panel, variance_break=VarianceBreak(periods=("1990-01",)))
+    hardly = panel.mask((panel.index.period_codes == 151) & (panel.asset_codes > 3))
+    model, summary = fitted(
+        hardly, variance_break=VarianceBreak(periods=("2020-05", "2050-01")), max_iterations=6
+    )
+    assert model.estimates.broken.size == 0
+    for words in ("2020-05-31 has 4 values", "not in the panel yet: 2050-01"):
+        assert any(words in each for each in summary.warnings)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])

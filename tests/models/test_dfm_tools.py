@@ -15,7 +15,7 @@ from latentfactors.dynamic_tools import (
     standard_errors,
 )
 from latentfactors.errors import ConfigurationError, PanelMismatchError
-from tests.models.test_dfm import draw, fitted, mixed, panel_of
+from tests.models.test_dfm import PANDEMIC, draw, fitted, mixed, pandemic, panel_of
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,18 @@ def test_information_criteria_find_two_factors():
     assert [each.bic for each in found] == sorted(each.bic for each in found)
     by_count = sorted(found, key=lambda each: each.n_factors)
     assert by_count[0].loglikelihood < by_count[1].loglikelihood < by_count[2].loglikelihood
+
+
+def test_scales_of_a_variance_break_have_standard_errors_and_are_drawn():
+    panel, _, _ = pandemic()
+    model, _ = fitted(panel, variance_break=PANDEMIC, tolerance=1e-6)
+    found = model.estimates.shock_scale
+    # 26 squares each, known factors and parameters: 1 / sqrt(52) = .14 of the scale
+    relative = standard_errors(model, panel).shock_scale / found
+    assert relative.min() > 0.13
+    assert relative.max() < 0.25
+    drawn = np.array([draw_panel(model, panel, seed, gaps=False).wide() for seed in range(200)])
+    spread = np.diff(drawn[:, :, :5], axis=1).std(axis=0)
+    # a change between two months has the shocks of both: in the first broken month mostly its own
+    assert (spread[149] > 3.0 * spread[:140].mean(axis=0)).all()
+    assert (spread[155:].mean(axis=0) < 1.3 * spread[:140].mean(axis=0)).all()

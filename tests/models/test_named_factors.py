@@ -36,6 +36,7 @@ from latentfactors.kernels.gauge import balance, find_nesting, fix_gauge
 from latentfactors.kernels.linalg import principal_subspace, subspace_angle
 from latentfactors.kernels.masked_als import fit_masked
 from latentfactors.kernels.scores import r_squared
+from latentfactors.risk import risk_model, risk_record
 from latentfactors.simulate import credit_panel
 
 
@@ -284,6 +285,67 @@ def test_refits_are_joined_by_name():
         for k, name in enumerate(block.factor_names):
             column = path.values[:, path.names.index(name)]
             np.testing.assert_array_equal(column, block.factors[:, k])
+
+
+# ------------------------------------------------------------------------ degrees of freedom
+
+
+@pytest.mark.parametrize(
+    "model", [CreditFactorModel(CreditFactorConfig()), GraphFactorModel(GraphFactorConfig())]
+)
+def test_residual_shares_are_the_dense_ones(model):
+    """(I - H) S (I - H)' with S = B V B' + D has the diagonal d (1 - h); loadings take 1 - p/T more."""
+    panel = small(draws(missing=0.1), sector=np.arange(24) % 3)
+    model = model.clone()
+    model.fit(panel.between(0, 50))
+    state, estimates = model.extract(panel), model.estimates
+    loadings, share = state.measurement.loadings.values, state.measurement.residual_share
+    floor = 0.01 * np.median(estimates.residual_variance)
+    variance = np.maximum(estimates.residual_variance, floor)
+    p, n = estimates.parameters, estimates.n_values
+    for t in (10, 55):
+        rows = panel.index.rows(t)
+        seen = panel.observed[rows]
+        b, d = loadings[seen], variance[seen]
+        total = b @ estimates.factor_covariance @ b.T + np.diag(d)
+        left = np.diag(d) @ np.linalg.inv(total) @ np.diag(d)
+        wanted = np.diag(left) / d
+        if t < 50:
+            wanted = wanted * ((1 - p / n) / (1 + p / (n - p - 1)))[seen]
+        np.testing.assert_allclose(share[rows][seen], wanted, rtol=1e-8)
+        assert (share[rows][~seen] == 1.0).all()
+
+
+def test_specific_risk_is_right_out_of_sample():
+    """Uncorrected residuals of training put r'S^-1 r / n at 1.3; the noise is known here."""
+    truth = credit_panel(n_assets=400, n_periods=180, seed=4)
+    panel = truth.panel
+    for model in (
+        CreditFactorModel(CreditFactorConfig(tolerance=1e-4)),
+        GraphFactorModel(GraphFactorConfig()),
+    ):
+        model.fit(panel.between(0, 150))
+        state = model.extract(panel)
+        plain = replace(state, measurement=replace(state.measurement, residual_share=None))
+        found = [
+            risk_record(risk_model(each, panel), start=panel.times[150]).mahalanobis
+            for each in (state, plain)
+        ]
+        assert 0.95 < found[0] < 1.2
+        assert found[1] > found[0] + 0.15
+        if isinstance(model, CreditFactorModel):
+            assert model.estimates.pooled_residual_variance == pytest.approx(truth.noise**2, rel=0.06)
+
+
+def test_shrunken_loadings_use_up_fewer_parameters():
+    panel = small(draws(missing=0.1), sector=np.arange(24) % 3)
+    used = []
+    for shrinkage in (0.0, 5.0, 50.0, math.inf):
+        model = CreditFactorModel(CreditFactorConfig(shrinkage=shrinkage))
+        model.fit(panel)
+        used.append(float(model.estimates.parameters.mean()))
+    assert used[0] == 2.0
+    assert used[0] > used[1] > used[2] > used[3] == 0.0
 
 
 # ------------------------------------------------------------------------ portfolios

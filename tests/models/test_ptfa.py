@@ -290,7 +290,6 @@ def test_dropped_predictors_and_heywood_cases_are_reported():
         ({"volatility": 0.94}, "EWMA"),
         ({"dynamics": 1}, "VAR"),
         ({"dynamics": VAR(), "volatility": EWMA()}, "volatility"),
-        ({"dynamics": VAR(), "target_weight": 2.0}, "target_weight"),
         ({"volatility": EWMA(), "target_weight": "cv"}, "own"),
         ({"volatility": EWMA(), "parameter_uncertainty": Bootstrap()}, "filter"),
         ({"use_released_targets": True, "lead": 1}, "lead=0"),

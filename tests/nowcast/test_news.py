@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latentfactors import DFMConfig, DynamicFactorModel, Panel, ReleaseCalendar, SeriesInfo
+from latentfactors import (
+    VAR,
+    DFMConfig,
+    DynamicFactorModel,
+    Panel,
+    PTFAConfig,
+    PTFAModel,
+    ReleaseCalendar,
+    SeriesInfo,
+)
 from latentfactors.errors import ConfigurationError, MissingCapabilityError, PanelMismatchError
 from latentfactors.nowcast import nowcast, nowcast_news
 from latentfactors.nowcast.pairs import pair_vintages
@@ -101,6 +110,37 @@ def test_contributions_sum_to_the_revision_on_random_vintages(fitted, seed, peri
         np.testing.assert_allclose([found.old, found.new], direct, rtol=0, atol=1e-10)
         assert abs(sum(found.by("series").values()) - found.revision) < 1e-10
         assert abs(sum(found.by("group").values()) - found.revision) < 1e-10
+
+
+@pytest.fixture(scope="module")
+def targeted():
+    """PTFA with factor dynamics, fitted to the old and to the new vintage."""
+    models = []
+    for panel in vintages():
+        model = PTFAModel(
+            PTFAConfig(n_factors=1, targets=("gdp",), dynamics=VAR(1), tolerance=1e-3, max_iterations=60)
+        )
+        model.fit(panel)
+        models.append(model)
+    return models
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contributions_sum_to_the_revision_for_targeted_factors_with_dynamics(targeted, seed):
+    old, new = vintages(seed)
+    for models in ((targeted[0], targeted[0]), targeted):
+        for period in ("2007-09-30", "2008-03-31"):
+            found = nowcast_news(*models, old, new, "gdp", period)
+            assert found.exact
+            assert abs(found.contribution.sum() - found.revision) < 1e-10
+            assert {"revision", "release", "withdrawal"} <= set(found.kind)
+            direct = [
+                nowcast(model, panel, "gdp", periods=[period]).mean[0]
+                for model, panel in zip(models, (old, new), strict=True)
+            ]
+            np.testing.assert_allclose([found.old, found.new], direct, rtol=0, atol=1e-10)
+    # releases move it: the last months of the quarter say something about it
+    assert np.abs(found.contribution[found.kind == "release"]).max() > 1e-3
 
 
 def test_new_series_join_and_dropped_series_are_reported():

@@ -14,6 +14,7 @@ from latentfactors.evaluate import NowcastRecord
 from latentfactors.nowcast import composite_indicator, nowcast, nowcast_news
 from latentfactors.nowcast_jobs import read_nowcast_job, run_nowcast_job
 from latentfactors.report import nowcast_figures as figures
+from latentfactors.report.nowcast_page import render_nowcast
 from tests.nowcast.test_news import NAMES, economy, fit, panel_of
 
 CONFIG = """
@@ -177,3 +178,50 @@ def test_figures_show_what_was_found():
     path = figures.nowcast_path_figure(record, rivals={"AR(1)": record})
     assert path.data[2].x[0] == "2001-04-30"
     np.testing.assert_allclose(path.data[0].y[:2], [1 + 1.6448536, 2 + 0.5 * 1.6448536])
+
+
+# ------------------------------------------------------------------------------------ other models, densities
+
+
+PTFA = 'type = "ptfa"\nn_factors = 1\ntargets = ["gdp"]\ndynamics = { lags = 1 }'
+
+
+def test_targeted_factors_run_the_desk(capsys, folder):
+    text = CONFIG.replace('type = "dfm"\nn_factors = 1', PTFA).replace('indicator = "m1"\n', "")
+    (folder / "config.toml").write_text(text)
+    first = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
+    code, out, err = run(capsys, "nowcast", folder / "config.toml", "--as-of", "2008-03-28")
+    assert (code, err) == (0, "")
+    second = json.loads((folder / "nowcasts" / "2008-03-28" / "snapshot.json").read_text())
+    moved = dict(zip(second["periods"], second["mean"], strict=True))["2008-03-31"]
+    moved -= first.nowcast.mean[list(map(str, first.nowcast.periods)).index("2008-03-31")]
+    assert abs(moved) > 1e-6
+    assert sum(second["news"]["2008-03-31"].values()) == pytest.approx(moved, abs=1e-10)
+    # another model in the same folder is refused in one line, and says why
+    (folder / "config.toml").write_text(CONFIG.replace("2008-02-25", "2008-04-20"))
+    code, out, err = run(capsys, "nowcast", folder / "config.toml")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "PTFAModel" in err
+    assert not (folder / "nowcasts" / "2008-04-20").exists()
+
+
+def test_a_bootstrap_widens_the_densities_and_a_break_is_read(folder):
+    plain = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
+    text = CONFIG.replace('output = "nowcasts"', 'output = "wide"') + "\n[bootstrap]\nn_draws = 3\nseed = 1\n"
+    text = text.replace("n_factors = 1", 'n_factors = 1\nvariance_break = { periods = ["2005-03"] }')
+    (folder / "config.toml").write_text(text)
+    found = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
+    assert plain.nowcast.parameter_covariance is None
+    assert found.nowcast.parameter_covariance.shape == found.nowcast.covariance.shape
+    assert any("3 bootstrap draws" in note for note in found.notes)
+    assert any("2005-03-31" in each for each in found.model.summary.warnings)
+    assert "intervals of state and parameters" in render_nowcast(found)
+    assert "parameters taken as known" in render_nowcast(plain)
+    snapshot = json.loads((found.folder / "snapshot.json").read_text())
+    np.testing.assert_allclose(snapshot["std"], found.nowcast.standard_deviation)
+    ptfa = text.replace('type = "dfm"\nn_factors = 1', PTFA)
+    ptfa = ptfa.replace('variance_break = { periods = ["2005-03"] }', "")
+    (folder / "config.toml").write_text(ptfa)
+    with pytest.raises(ConfigurationError, match=r"\[bootstrap\]"):
+        read_nowcast_job(folder / "config.toml")

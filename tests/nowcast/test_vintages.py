@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,7 @@ import pytest
 
 from latentfactors import Panel, ReleaseCalendar, SeriesInfo, VintageStore
 from latentfactors.errors import ConfigurationError, PanelError, StoreError
+from latentfactors.nowcast import audit_vintages
 from latentfactors.transforms import transform_series
 
 
@@ -60,6 +61,39 @@ def test_no_vintage_shows_a_later_release():
             truth[t, panel.assets.tolist().index(line["series"])] = line["value"]
         np.testing.assert_array_equal(shown, truth)
         assert panel.times[-1] == lines["period"].max()
+
+
+def test_the_audit_passes_what_is_sound_and_catches_what_leaks():
+    for options in ({}, {"codes": dict.fromkeys(("gdp", "ip"), "log_difference")}):
+        found = audit_vintages(store(**options))
+        assert found.violations == ()
+        assert len(store().dates) - 2 <= found.n_vintages <= len(store().dates)
+        assert found.n_cells > 500
+        assert found.passed
+
+    class Final(VintageStore):
+        """Shows final values on the ragged edge of the day: the usual mistake of a pseudo real-time study."""
+
+        def as_of(self, date):
+            panel, last = super().as_of(date), super().as_of(self.release[-1])
+            rows = last.wide()[: panel.n_periods, np.searchsorted(last.assets, panel.assets)]
+            return panel.with_values(np.where(panel.observed, rows.ravel(), np.nan))
+
+    class Early(VintageStore):
+        """Has everything a day before it comes out."""
+
+        def as_of(self, date):
+            return super().as_of(np.datetime64(date, "D") + np.timedelta64(1, "D"))
+
+    sound = store()
+    for kind in (Final, Early):
+        leaking = kind(**{each.name: getattr(sound, each.name) for each in fields(sound)})
+        found = audit_vintages(leaking)
+        assert 0 < len(found.violations) <= found.n_vintages
+        assert not found.passed
+        assert found.violations[0].startswith("vintage of 20")
+    with pytest.raises(PanelError, match="nothing was released"):
+        audit_vintages(sound, ["1950-01-01"])
 
 
 def test_what_is_released_later_never_changes_an_earlier_vintage():

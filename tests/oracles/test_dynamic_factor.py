@@ -154,7 +154,7 @@ def test_every_step_raises_the_likelihood_with_40_percent_missing(ar, aggregates
     value = loglikelihood(parameters, pattern)
     for _ in range(25):
         expected = expectation(parameters, pattern)
-        moments = expected_moments(expected, pattern, 2)
+        moments = expected_moments(expected, pattern, parameters)
         new = loading_step(parameters, moments, pattern, structure.allowed)
         moved = np.abs(new.loadings - parameters.loadings).max()
         for candidate in (
@@ -177,7 +177,7 @@ def test_persistence_step_is_the_maximum_of_its_objective():
     """Against a fine grid of the expected log-likelihood itself, gaps of several lengths included."""
     _, _, parameters, pattern, structure = complete((60, 5, 2, 1, 0, True, 1), seed=5)
     expected = expectation(parameters, pattern)
-    moments = expected_moments(expected, pattern, 2)
+    moments = expected_moments(expected, pattern, parameters)
     moments = residual_moments(parameters, parameters.loadings, moments, pattern)
     best = idiosyncratic_step(parameters, moments, autoregressive=True, smallest_variance=1e-9)
 

@@ -112,3 +112,16 @@ def test_cells_of_independent_rows(moving):
     every = [tuple(cell) for cell in np.argwhere(np.ones_like(values))]
     filled = completed_rows(values, loadings, noise).ravel()
     np.testing.assert_allclose(filled, dense_law(values, covariance, every)[0], atol=1e-10)
+
+
+def dense_values_loglikelihood(z, parameters):
+    """Log density of complete values (T, d) under a factor VAR(1), two blocks, by one Gaussian."""
+    T, d = z.shape
+    k = parameters.coefficients.shape[1]
+    joint = joint_states(T, parameters.coefficients, np.zeros(k), np.eye(k), 1)[1]
+    loadings = np.vstack(parameters.loadings)
+    noise = np.repeat(parameters.variances, [len(part) for part in parameters.loadings])
+    design = np.kron(np.eye(T), loadings)
+    covariance = design @ joint @ design.T + np.diag(np.tile(noise, T))
+    quadratic = z.ravel() @ np.linalg.solve(covariance, z.ravel())
+    return -0.5 * (T * d * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + quadratic)

@@ -78,7 +78,11 @@ def test_risk_and_attribution_of_every_model(name):
         wanted = (f * weight[:, None]).T @ f / weight.sum()
         np.testing.assert_allclose(sigma.factor_covariance, wanted, rtol=1e-10)
     sector = panel.attributes["sector"].codes[here]
-    q, n = np.nansum(residuals[:-1, here] ** 2, axis=0), np.isfinite(residuals[:-1, here]).sum(axis=0)
+    shares = np.ones(residuals.shape)
+    if state.measurement.residual_share is not None:
+        shares[panel.index.period_codes, panel.asset_codes] = state.measurement.residual_share
+    q, seen = np.nansum(residuals[:-1, here] ** 2, axis=0), np.isfinite(residuals[:-1, here])
+    n = np.where(seen, shares[:-1, here], 0.0).sum(axis=0)
     g = np.array([q[sector == each].sum() / n[sector == each].sum() for each in sector])
     d = state.measurement.scale[here] ** 2 * (q + 10 * g) / (n + 10)
     np.testing.assert_allclose(sigma.specific_variance, d, rtol=1e-10)

@@ -1,5 +1,6 @@
 """Judgement: what forecasts are worth, predictors side by side."""
 
+from latentfactors.evaluate.ablation import ablate, ablations, published_periods
 from latentfactors.evaluate.anomalies import anomaly_table, price_anomalies
 from latentfactors.evaluate.audit import AuditCertificate, AuditTrial, audit
 from latentfactors.evaluate.comparison import (
@@ -105,6 +106,8 @@ __all__ = [
     "SelectedPredictor",
     "SelectionConfig",
     "TangencyPath",
+    "ablate",
+    "ablations",
     "TwoPass",
     "anomaly_table",
     "audit",
@@ -141,6 +144,7 @@ __all__ = [
     "price_assets",
     "pricing_table",
     "pure_alpha",
+    "published_periods",
     "released_tables",
     "released_values",
     "sort_on_loadings",

@@ -4,7 +4,7 @@ Data             X (T, N) demeaned and standardised; m = min(T, N); mu_1 >= mu_2
                  and V(k) = sum_(j > k) mu_j, the variance that k factors leave, as shares of the total
 Bai-Ng           PC_p(k) = V(k) + k V(kmax) g,  IC_p(k) = log V(k) + k g, smallest;  with S = (N + T)/(NT)
                  g_1 = S log(1/S),  g_2 = S log m,  g_3 = log(m)/m
-McCracken-Ng     what FRED-MD's own programs call PC_p2 is log V(k) + k g_2: IC_p2 here
+McCracken-Ng     what FRED-MD's own program (baing.m) calls PC_p2 is log V(k) + k g_2: IC_p2 here
 Ahn-Horenstein   ER(k) = mu_k/mu_(k+1),  GR(k) = log(V(k-1)/V(k)) / log(V(k)/V(k+1)), largest; a mock
                  eigenvalue mu_0 = V(0)/log m lets both say zero
 Onatski          ED: the largest k with mu_k - mu_(k+1) >= delta; delta twice the slope of five eigenvalues

@@ -215,7 +215,7 @@ def sort_portfolios(
     >>> panel = characteristic_panel(n_periods=60, n_assets=50, n_factors=2, seed=1).panel
     >>> sort = sort_portfolios(panel.characteristic_names[0], panel, n_quantiles=5)
     >>> sort.returns.shape, sort.n_members[0].tolist()
-    ((60, 5), [5, 5, 5, 5, 5])
+    ((60, 5), [6, 5, 5, 5, 5])
     """
     if isinstance(signal, WalkForwardResult):
         panel, horizon, signal = signal.panel, signal.horizon, signal.record

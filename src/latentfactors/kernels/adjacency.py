@@ -217,6 +217,25 @@ def fitted_rows(starts, links, slots, loadings, factors):  # pragma: no cover
     return out
 
 
+@nb.njit(cache=True, nogil=True)
+def quadratic_rows(starts, links, loadings, matrices):  # pragma: no cover
+    """(R,) b_r' V_t b_r: starts (T + 1,), links and loadings (R, M), -1 for none, matrices (T, K, K)."""
+    out = np.zeros(links.shape[0])
+    for t in range(starts.size - 1):
+        for r in range(starts[t], starts[t + 1]):
+            total = 0.0
+            for a in range(links.shape[1]):
+                i = links[r, a]
+                if i < 0:
+                    continue
+                for b in range(links.shape[1]):
+                    j = links[r, b]
+                    if j >= 0:
+                        total += loadings[r, a] * matrices[t, i, j] * loadings[r, b]
+            out[r] = total
+    return out
+
+
 def fitted(pattern: Pattern, loadings: FloatArray, factors: FloatArray) -> FloatArray:
     """(R,) b_i'f_t of every row."""
     return fitted_rows(

@@ -12,6 +12,10 @@ and its first one has the stationary variance, so its idiosyncratic term needs n
 series carries its own e in x_t = (f_t, e_t) and enters as an exact constraint. What remains is a
 `gaussian_sequence`.
 
+Broken periods      in some periods all shocks, u_t and v_it, are c_t times as large (c_t a parameter): a
+                    quasi-difference over d periods then has the variance s sum_(j<d) phi^2j c_(t-j)^2, and
+                    the transition into t the innovation c_t^2 Q
+
 Maximisation        `dynamic_factor_moments` (loadings), `idiosyncratic` (phi, s), `dynamic_factor_em` (A, Q)
 Cost                three products (G, n) @ (n, r (r+1)/2), G = pairs of a period and a gap that occurs in it;
                     powers of phi are taken once for every distinct gap
@@ -24,7 +28,8 @@ Mariano & Murasawa (2003), J. of Applied Econometrics 18(4), eq. (4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +54,7 @@ class DynamicFactorParameters:
     variance : (n,) s, of the idiosyncratic innovations
     transition : (p, r, r)
     innovation : (r, r)
+    scale : (M,) c > 0, of all shocks in the broken periods
     """
 
     loadings: FloatArray
@@ -56,6 +62,7 @@ class DynamicFactorParameters:
     variance: FloatArray
     transition: FloatArray
     innovation: FloatArray
+    scale: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +75,15 @@ class ObservationPattern:
     lead : periods put before the data so that every lag of an aggregate exists
     band : reach of a term, in periods
     ordinary, low : positions of the series that are observed as they are, and as aggregates
-    time, gap : (G,) groups of pairs, by gap and within a gap by time
+    time, gap : (G,) groups of pairs, by kind and within a kind by time; pairs of a kind share the gap and
+        where broken periods lie between their ends, so without such periods a kind is a gap
     present : (G, n_ordinary) 1.0 where the series has an observation in the group's period, d after its last
     current, previous : (G, n_ordinary) its value then and d periods before, 0 where absent
     by_time : (G,) the groups in order of time
-    gaps : (D,) distinct gaps, ascending; the groups of gaps[d] are offsets[d] to offsets[d + 1]
+    gaps : (D,) of the kinds, ascending; the groups of kind d are offsets[d] to offsets[d + 1]
     offsets : (D + 1,)
+    broken : (M,) periods with a scale of their own
+    window : (D, M) periods from a broken one to the pair's end, -1 where it is not among the pair's shocks
     count : (D, n_ordinary) pairs
     squares : (3, D, n_ordinary) sums of y_t^2, y_t y_(t-d), y_(t-d)^2
     low_time, low_series, low_value : (C,) observations of aggregates; series counts within `low`
@@ -93,6 +103,8 @@ class ObservationPattern:
     by_time: IntArray
     gaps: IntArray
     offsets: IntArray
+    broken: IntArray
+    window: IntArray
     count: FloatArray
     squares: FloatArray
     low_time: IntArray
@@ -118,7 +130,12 @@ class Expectation:
 
 
 def observation_pattern(
-    values: FloatArray, *, autoregressive: bool, lags: int, weights: FloatArray | None = None
+    values: FloatArray,
+    *,
+    autoregressive: bool,
+    lags: int,
+    weights: FloatArray | None = None,
+    broken: Sequence[int] | IntArray = (),
 ) -> ObservationPattern:
     """Sort out (T, n) values with gaps.
 
@@ -128,6 +145,7 @@ def observation_pattern(
     autoregressive : whether consecutive observations of a series are tied
     lags : p of the factors
     weights : (n, L), newest first, the row (1, 0, ..., 0) for an ordinary series; None: all are
+    broken : rows of `values` with a scale of their own, not the first: what came before it is the start
     """
     n_periods, n = values.shape
     weights = np.eye(1).repeat(n, axis=0) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -145,6 +163,9 @@ def observation_pattern(
     rows, columns = np.nonzero(seen)
     gap = gaps[rows, columns]
     keys, group = np.unique(gap * n_periods + rows, return_inverse=True)
+    positions = np.asarray(broken, dtype=np.int64)
+    kinds, kind, order = _kinds(keys // n_periods, keys % n_periods, positions, autoregressive)
+    keys, group = keys[order], np.argsort(order)[group]
     shape = (keys.size, ordinary.size)
     present, current, previous = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     ordinary_values = values[:, ordinary]
@@ -153,8 +174,8 @@ def observation_pattern(
     tied = gap > 0
     previous[group[tied], columns[tied]] = ordinary_values[rows[tied] - gap[tied], columns[tied]]
     time, gap = keys % n_periods + lead, keys // n_periods
-    gaps, first = np.unique(gap, return_index=True)
-    offsets = np.append(first, gap.size).astype(np.int64)
+    gaps = kinds[:, 0]
+    offsets = np.searchsorted(kind[order], np.arange(gaps.size + 1))
     products = (present, current * current, current * previous, previous * previous)
     sums = [
         np.array([each[a:b].sum(axis=0) for a, b in pairwise(offsets)]).reshape(gaps.size, ordinary.size)
@@ -175,6 +196,8 @@ def observation_pattern(
         by_time=np.argsort(time, kind="stable"),
         gaps=gaps,
         offsets=offsets,
+        broken=positions + lead,
+        window=kinds[:, 1:],
         count=sums[0],
         squares=np.array(sums[1:]),
         low_time=low_rows + lead,
@@ -182,6 +205,23 @@ def observation_pattern(
         low_value=values[:, low][low_rows, low_columns],
         weights=weights[low, :reach],
     )
+
+
+def _kinds(
+    gap: IntArray, row: IntArray, broken: IntArray, autoregressive: bool
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Distinct (gap, window) rows (D, 1 + M), the kind of every group, and the groups in order of kind."""
+    since = row[:, None] - broken
+    # the shocks of a first observation are all before it, those of white noise its own period's
+    reach = np.where(gap > 0, gap, row.max(initial=0) + 1 if autoregressive else 1)
+    inside = (since >= 0) & (since < reach[:, None])
+    signature = np.column_stack([gap, np.where(inside, since, -1)])
+    if not broken.size:
+        kinds, kind = np.unique(gap, return_inverse=True)
+        return kinds[:, None], kind, np.arange(gap.size)
+    kinds, kind = np.unique(signature, axis=0, return_inverse=True)
+    kind = kind.ravel()
+    return kinds, kind, np.lexsort((row, kind))
 
 
 def expectation(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> Expectation:
@@ -212,6 +252,7 @@ def forward_pass(
         _constraints(parameters, pattern),
         band=pattern.band,
         keep=keep,
+        precision=shock_precision(parameters, pattern),
     )
     return forward, constant
 
@@ -243,14 +284,35 @@ def state_law(
 def pair_weights(
     parameters: DynamicFactorParameters, pattern: ObservationPattern
 ) -> tuple[FloatArray, FloatArray]:
-    """phi^d (D, n_ordinary), 0 for gap 0, and the variance of a quasi-difference over every distinct gap.
+    """phi^d (D, n_ordinary), 0 for gap 0, and the variance of every kind of quasi-difference.
 
-    s (1 + phi^2 + ... + phi^(2(d-1))), and s/(1 - phi^2) for a first observation.
+    s (1 + phi^2 + ... + phi^(2(d-1))), s/(1 - phi^2) for a first observation, and what broken periods add.
     """
     phi, s = parameters.persistence[pattern.ordinary], parameters.variance[pattern.ordinary]
     gap = pattern.gaps[:, None]
     power = np.where(gap > 0, phi**gap, 0.0)
-    return power, s * (1.0 - power**2) / (1.0 - phi**2)
+    unit = (1.0 - power**2) / (1.0 - phi**2)
+    if pattern.broken.size:
+        unit = unit + window_weights(phi, pattern.window) @ excess(parameters)
+    return power, s * unit
+
+
+def excess(parameters: DynamicFactorParameters) -> FloatArray:
+    """(M,) c^2 - 1."""
+    return parameters.scale**2 - 1.0
+
+
+def window_weights(phi: FloatArray, window: IntArray) -> FloatArray:
+    """(D, n, M) phi^2j of the shock j periods before a pair's end, 0 where it is not among them."""
+    lag = window[:, None, :]
+    return np.where(lag >= 0, np.abs(phi)[None, :, None] ** (2 * np.maximum(lag, 0)), 0.0)
+
+
+def shock_precision(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> FloatArray:
+    """(T + lead,) 1/c_t^2 of the shocks of every period."""
+    precision = np.ones(pattern.n_periods)
+    precision[pattern.broken] = parameters.scale**-2.0
+    return precision
 
 
 def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> tuple[Coupling, float]:
@@ -275,7 +337,7 @@ def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) 
         vectors[block] -= pattern.previous[block] @ np.hstack([once, c * once])
     order = pattern.by_time
     tied = bool(pattern.gap.any())
-    if tied:
+    if pattern.gaps.size > 1:
         matrices, vectors = matrices[order], vectors[order]
     none = np.zeros((n_groups, r, r))
     coupling = Coupling(

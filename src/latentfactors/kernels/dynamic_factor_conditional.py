@@ -31,6 +31,8 @@ from latentfactors.kernels.dynamic_factor import (
     ObservationPattern,
     expectation,
     observation_pattern,
+    pair_weights,
+    shock_precision,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,6 +62,7 @@ def cell_law(
     cells: Sequence[tuple[int, int]],
     *,
     autoregressive: bool,
+    broken: Sequence[int] | IntArray = (),
 ) -> CellLaw:
     """Mean, covariance and observation weights of cells (period, series) of (T, n) standardised values.
 
@@ -68,6 +71,7 @@ def cell_law(
     values : NaN where missing
     aggregation : (n, L) weights of an aggregate's periods, newest first
     cells : any; an observed one is what it is, without variance
+    broken : as in `observation_pattern`
     """
     late, aggregation = _late(aggregation, [series for _, series in cells])
 
@@ -75,7 +79,11 @@ def cell_law(
         longer = np.vstack([data, np.full((1, data.shape[1]), np.nan)])
         longer[:, late] = np.roll(longer[:, late], 1, axis=0)
         return observation_pattern(
-            longer, autoregressive=autoregressive, lags=parameters.transition.shape[0], weights=aggregation
+            longer,
+            autoregressive=autoregressive,
+            lags=parameters.transition.shape[0],
+            weights=aggregation,
+            broken=broken,
         )
 
     pattern, n_cells = pattern_of(values), len(cells)
@@ -106,24 +114,36 @@ def cell_law(
 
 
 def completed(
-    values: FloatArray, parameters: DynamicFactorParameters, aggregation: FloatArray, *, autoregressive: bool
+    values: FloatArray,
+    parameters: DynamicFactorParameters,
+    aggregation: FloatArray,
+    *,
+    autoregressive: bool,
+    broken: Sequence[int] | IntArray = (),
 ) -> FloatArray:
     """(T, n) values with every missing one replaced by its mean given all that is observed.
 
     An ordinary series' own term between observations a periods before and b periods after is the bridge
 
-        E[e_t] = (phi^a (1 - phi^2b) e_(t-a) + phi^b (1 - phi^2a) e_(t+b)) / (1 - phi^2(a+b)),
+        E[e_t] = (phi^a V_b e_(t-a) + phi^b V_a e_(t+b)) / (V_b + phi^2b V_a),
 
-    with e = y - lambda'E[f] where y is observed; without one of the two, phi^d times the other.
+    with e = y - lambda'E[f] where y is observed, V_a the variance of e_t given e_(t-a) and V_b that of
+    e_(t+b) given e_t, in units of s; without an observation before, e_(t-a) is 0 and V_a the variance of e_t;
+    without one after, E[e_t] = phi^a e_(t-a).
     """
     pattern = observation_pattern(
-        values, autoregressive=autoregressive, lags=parameters.transition.shape[0], weights=aggregation
+        values,
+        autoregressive=autoregressive,
+        lags=parameters.transition.shape[0],
+        weights=aggregation,
+        broken=broken,
     )
     means = expectation(parameters, pattern).means
     r = parameters.loadings.shape[1]
     common = means[pattern.lead :, :r] @ parameters.loadings.T
     residual = values - common
-    out = common + np.where(np.isfinite(residual), residual, bridge(residual, parameters.persistence))
+    size = 1.0 / shock_precision(parameters, pattern)[pattern.lead :]
+    out = common + np.where(np.isfinite(residual), residual, bridge(residual, parameters.persistence, size))
     for k, series in enumerate(pattern.low):
         own = means[:, :r] @ parameters.loadings[series] + means[:, r + k]
         total = np.zeros(values.shape[0])
@@ -133,21 +153,30 @@ def completed(
     return np.where(np.isfinite(values), values, out)
 
 
-def bridge(residual: FloatArray, persistence: FloatArray) -> FloatArray:
-    """Means of stationary AR(1) paths (T, n) given their observed points."""
-    n_periods = residual.shape[0]
-    seen, order = np.isfinite(residual), np.arange(n_periods)[:, None]
-    last = np.maximum.accumulate(np.where(seen, order, -1), axis=0)
-    following = np.minimum.accumulate(np.where(seen, order, n_periods)[::-1], axis=0)[::-1]
+def bridge(residual: FloatArray, persistence: FloatArray, size: FloatArray | None = None) -> FloatArray:
+    """Means of AR(1) paths (T, n) with shock variances `size` (T,), None: 1, given their observed points."""
+    seen, phi = np.isfinite(residual), persistence
+    size = np.ones(len(residual)) if size is None else size
     filled = np.where(seen, residual, 0.0)
-    before = np.take_along_axis(filled, np.maximum(last, 0), axis=0)
-    after = np.take_along_axis(filled, np.minimum(following, n_periods - 1), axis=0)
-    # a distance beyond the sample stands for none
-    left = np.where(last >= 0, persistence ** np.maximum(order - last, 0), 0.0)
-    right = np.where(following < n_periods, persistence ** np.maximum(following - order, 0), 0.0)
-    scale = 1.0 - (left * right) ** 2
-    bridged = left * (1.0 - right**2) * before + right * (1.0 - left**2) * after
-    return np.asarray(np.divide(bridged, scale, out=np.zeros_like(bridged), where=scale > 0.0))
+    # the mean of e_t given the last observation, and its variance; at an observation the value and none
+    mean, variance = np.zeros_like(filled), np.zeros_like(filled)
+    now, spread = np.zeros_like(phi), 1.0 / (1.0 - phi**2)
+    for t in range(len(filled)):
+        if t:
+            now, spread = phi * now, phi**2 * spread + size[t]
+        now, spread = np.where(seen[t], filled[t], now), np.where(seen[t], 0.0, spread)
+        mean[t], variance[t] = now, spread
+    # the next observation is slope e_t + noise of variance `noise`
+    slope, noise, after = np.zeros_like(phi), np.ones_like(phi), np.zeros_like(phi)
+    out = np.zeros_like(filled)
+    for t in range(len(filled) - 1, -1, -1):
+        gain = slope * variance[t] / (slope**2 * variance[t] + noise)
+        out[t] = mean[t] + gain * (after - slope * mean[t])
+        # what e_(t-1) says about the next observation, e_t itself where it is seen
+        after = np.where(seen[t], filled[t], after)
+        noise = np.where(seen[t], 0.0, noise) + np.where(seen[t], 1.0, slope**2) * size[t]
+        slope = np.where(seen[t], 1.0, slope) * phi
+    return out
 
 
 def _late(aggregation: FloatArray, wanted: list[int]) -> tuple[npt.NDArray[np.bool_], FloatArray]:
@@ -205,7 +234,10 @@ def _multipliers(
         for lag, weight in enumerate(pattern.weights[k]):
             design[np.arange(observed.size), observed - lag] = weight
         pull = autoregressive_precision(
-            direction[:, r + k], float(parameters.persistence[each]), float(parameters.variance[each])
+            direction[:, r + k],
+            float(parameters.persistence[each]),
+            float(parameters.variance[each]),
+            shock_precision(parameters, pattern),
         )
         if observed.size:
             weights[observed - pattern.lead, each] = np.linalg.solve(design @ design.T, -(design @ pull))
@@ -215,15 +247,21 @@ def _multipliers(
     return float(variance), weights
 
 
-def autoregressive_precision(path: FloatArray, phi: float, innovation: float) -> FloatArray:
-    """P e for a stationary AR(1) path e (T,): P = tridiag(-phi, 1 + phi^2, -phi)/s, 1/s at both ends."""
-    out = (1.0 + phi**2) * path
-    out[[0, -1]] -= phi**2 * path[[0, -1]]
-    if path.size == 1:
-        return (1.0 - phi**2) * path / innovation
-    out[1:] -= phi * path[:-1]
-    out[:-1] -= phi * path[1:]
-    return out / innovation
+def autoregressive_precision(
+    path: FloatArray, phi: float, innovation: float, precision: FloatArray | None = None
+) -> FloatArray:
+    """P e for an AR(1) path e (T,) from its stationary law, shocks of variance s over `precision` (T,).
+
+    With the shocks v_t = e_t - phi e_(t-1) and their precisions w_t: P e = w_t v_t - phi w_(t+1) v_(t+1), and
+    (1 - phi^2) e_0/s in place of w_0 v_0.
+    """
+    shocks = path.copy()
+    shocks[1:] -= phi * path[:-1]
+    shocks[0] *= 1.0 - phi**2
+    if precision is not None:
+        shocks[1:] *= precision[1:]
+    shocks[:-1] -= phi * shocks[1:] if path.size > 1 else 0.0
+    return shocks / innovation
 
 
 def _ordinary_weights(
@@ -236,9 +274,9 @@ def _ordinary_weights(
     if not pattern.time.size:
         return weights
     r = parameters.loadings.shape[1]
-    phi, s = parameters.persistence[pattern.ordinary], parameters.variance[pattern.ordinary]
-    power = np.where(pattern.gap[:, None] > 0, phi[None, :] ** pattern.gap[:, None], 0.0)
-    precision = pattern.present / (s * (1.0 - power**2) / (1.0 - phi**2))
+    kind = np.repeat(np.arange(pattern.gaps.size), np.diff(pattern.offsets))
+    power, variance = (each[kind] for each in pair_weights(parameters, pattern))
+    precision = pattern.present / variance
     pulled = response[:, :r] @ parameters.loadings[pattern.ordinary].T
     before = pattern.time - pattern.gap
     strength = precision * (pulled[pattern.time] - power * pulled[before])

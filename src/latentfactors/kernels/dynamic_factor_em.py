@@ -1,9 +1,9 @@
 """Maximum likelihood of the dynamic factor model: accelerated ECM, and a certificate that it has arrived.
 
-    sweep        E-step; loadings given phi; (phi, s); (A, Q) including the stationary start; s again is part
-                 of (phi, s). Each raises the expected log-likelihood, so the likelihood never falls.
-    acceleration SQUAREM on (loadings, atanh phi, log s, A, log-Cholesky of Q), extrapolations that leave the
-                 stationary region or lower the likelihood rejected
+    sweep        E-step; loadings given phi; (phi, s); (A, Q) including the stationary start; the scales of
+                 broken periods. Each raises the expected log-likelihood, so the likelihood never falls.
+    acceleration SQUAREM on (loadings, atanh phi, log s, A, log-Cholesky of Q, log c), extrapolations that
+                 leave the stationary region or lower the likelihood rejected
     certificate  the score by Fisher's identity, d l(theta)/d theta = E[d log p(data, factors)/d theta |
                  data], in units of complete-data standard errors: the root mean square over all loadings. At
                  a maximum it is zero; plain EM that has merely become slow does not pass.
@@ -30,6 +30,7 @@ from latentfactors.kernels.dynamic_factor import (
     Expectation,
     ObservationPattern,
     expectation,
+    shock_precision,
 )
 from latentfactors.kernels.dynamic_factor_moments import (
     expected_moments,
@@ -44,6 +45,7 @@ from latentfactors.kernels.idiosyncratic import LARGEST_PERSISTENCE, idiosyncrat
 from latentfactors.kernels.ppca import fit_ppca, posterior
 from latentfactors.kernels.rotation import fix_signs
 from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
+from latentfactors.kernels.variance_break import scale_step
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -125,7 +127,7 @@ def fit_dynamic_factor(
     parameters = unpack(found.parameters, start, structure)
     assert parameters is not None
     expected = expectation(parameters, pattern)
-    moments = expected_moments(expected, pattern, parameters.loadings.shape[1])
+    moments = expected_moments(expected, pattern, parameters)
     score = loading_score(parameters, moments, pattern, structure.allowed)
     return DynamicFactorFit(
         parameters=normalise(parameters, structure),
@@ -145,28 +147,40 @@ def maximise(
     structure: Structure,
 ) -> DynamicFactorParameters:
     """One round of conditional maximisations."""
-    moments = expected_moments(expected, pattern, parameters.loadings.shape[1])
+    moments = expected_moments(expected, pattern, parameters)
     new = loading_step(parameters, moments, pattern, structure.allowed)
     residuals = residual_moments(new, parameters.loadings, moments, pattern)
     new = idiosyncratic_step(
         new, residuals, autoregressive=structure.autoregressive, smallest_variance=SMALLEST_VARIANCE
     )
     transition, innovation = np.zeros_like(new.transition), np.zeros_like(new.innovation)
-    statistics = factor_moments(expected, parameters.transition.shape)
-    for group in structure.groups:
+    precision = shock_precision(parameters, pattern) if pattern.broken.size else None
+    statistics = factor_moments(expected, parameters.transition.shape, precision)
+    if len(structure.groups) == 1:
+        transition, innovation = var_step(statistics, new.transition, new.innovation)
+    for group in structure.groups if len(structure.groups) > 1 else ():
         block = np.ix_(group, group)
         a, q = var_step(statistics.of(group), new.transition[:, *block], new.innovation[block])
         transition[:, *block], innovation[block] = a, q
-    return replace(new, transition=transition, innovation=innovation)
+    new = replace(new, transition=transition, innovation=innovation)
+    return scale_step(new, parameters.loadings, expected, residuals, pattern)
 
 
-def factor_moments(expected: Expectation, shape: tuple[int, ...]) -> VarMoments:
-    """S_11, S_10, S_00 and the start of the (p, r, r) factor VAR, from the smoothed sequence."""
+def factor_moments(
+    expected: Expectation, shape: tuple[int, ...], precision: FloatArray | None = None
+) -> VarMoments:
+    """S_11, S_10, S_00 and the start of the (p, r, r) factor VAR, from the smoothed sequence.
+
+    precision : (T,) weights of the transitions into t; None: 1
+    """
     p, r = shape[:2]
     n_periods = expected.means.shape[0]
 
+    weights = None if precision is None else precision[p:]
+
     def moment(lag: int, first: int, last: int) -> FloatArray:
-        return second_moment(expected, lag, first, last)[:r, :r]
+        at = weights if last - first > 1 else None
+        return second_moment(expected, lag, first, last, at)[:r, :r]
 
     cross = np.hstack([moment(lag, p, n_periods) for lag in range(1, p + 1)])
     past, start = np.zeros((p, r, p, r)), np.zeros((p, r, p, r))
@@ -195,6 +209,7 @@ def pack(parameters: DynamicFactorParameters, structure: Structure) -> FloatArra
         root = np.linalg.cholesky(parameters.innovation[block])
         lower = np.tril_indices(group.size, -1)
         pieces += [parameters.transition[:, *block].ravel(), np.log(np.diag(root)), root[lower]]
+    pieces.append(np.log(parameters.scale))
     return np.concatenate(pieces)
 
 
@@ -227,9 +242,10 @@ def unpack(
         root = np.diag(np.exp(np.clip(take(k), -30.0, 30.0)))
         root[np.tril_indices(k, -1)] = take(k * (k - 1) // 2)
         innovation[block] = root @ root.T
+    scale = np.exp(np.clip(take(like.scale.size), -7.0, 7.0))
     if np.abs(np.linalg.eigvals(companion_matrix(np.hstack(list(transition))))).max() >= 1.0 - 1e-9:
         return None
-    return DynamicFactorParameters(loadings, persistence, variance, transition, innovation)
+    return DynamicFactorParameters(loadings, persistence, variance, transition, innovation, scale)
 
 
 def count_parameters(parameters: DynamicFactorParameters, structure: Structure) -> int:

@@ -9,11 +9,15 @@ aggregates), F the companion matrix of D periods and W_h = sum_(i<h) F^i W F^i':
                       + phi^k (y_(t-d) - lambda'f_(t-d)) + N(0, s (1 - phi^2k)/(1 - phi^2)),
                       so mean and variance use the joint law of f_(t+h) and f_(t-d)
 
+Shocks of broken periods up to the origin t have their scale, those after it the usual one: nobody knows at t
+that they will break.
+
 A series last seen D or more periods before t is forecast with its idiosyncratic term at its mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +26,7 @@ import numpy.typing as npt
 from latentfactors.kernels.dynamic_factor import (
     DynamicFactorParameters,
     ObservationPattern,
+    excess,
     forward_pass,
     observation_pattern,
     state_law,
@@ -42,7 +47,7 @@ class FilteredSequence:
     ----------
     mean : (T, D, m) of x_t, x_(t-1), ...
     covariance : (T, D m, D m)
-    since : (T, n) periods since the series was last seen, T + 1 where never
+    since : (T, n) periods since the series was last seen, T + LARGEST_DEPTH where never
     last_value : (T, n) its value then, NaN where never
     pattern : how the values are observed
     """
@@ -55,16 +60,26 @@ class FilteredSequence:
 
 
 def filter_sequence(
-    values: FloatArray, parameters: DynamicFactorParameters, weights: FloatArray, *, autoregressive: bool
+    values: FloatArray,
+    parameters: DynamicFactorParameters,
+    weights: FloatArray,
+    *,
+    autoregressive: bool,
+    broken: Sequence[int] | IntArray = (),
 ) -> FilteredSequence:
-    """One-sided laws of (T, n) standardised values, NaN where missing."""
+    """One-sided laws of (T, n) standardised values, NaN where missing; `broken` as the pattern has it."""
     n_periods = values.shape[0]
     pattern = observation_pattern(
-        values, autoregressive=autoregressive, lags=parameters.transition.shape[0], weights=weights
+        values,
+        autoregressive=autoregressive,
+        lags=parameters.transition.shape[0],
+        weights=weights,
+        broken=broken,
     )
     seen = np.isfinite(values)
     last = np.maximum.accumulate(np.where(seen, np.arange(n_periods)[:, None], -1), axis=0)
-    since = np.where(last >= 0, np.arange(n_periods)[:, None] - last, n_periods + 1)
+    # beyond every depth, in short sequences too
+    since = np.where(last >= 0, np.arange(n_periods)[:, None] - last, n_periods + LARGEST_DEPTH)
     reach = pattern.weights.shape[1] if pattern.low.size else 1
     depth = max(parameters.transition.shape[0], reach)
     if autoregressive and pattern.ordinary.size:
@@ -159,6 +174,7 @@ def _ordinary(
     since = filtered.since[:, series]
     mean = (factors * loading).sum(axis=1)
     variance = np.einsum("i,tij,j->t", loading, covariance, loading) + s / (1.0 - phi**2)
+    variance += s * _broken_before(filtered, parameters, phi, since, horizon)
     for d in np.unique(since[since < depth]):
         rows = np.flatnonzero(since == d)
         lag = int(d)
@@ -172,3 +188,19 @@ def _ordinary(
         past = np.einsum("i,tij,j->t", loading, own[rows][:, block, block], loading)
         variance[rows] += decay**2 * (past - s / (1.0 - phi**2)) - 2.0 * decay * joint
     return mean, variance
+
+
+def _broken_before(
+    filtered: FilteredSequence, parameters: DynamicFactorParameters, phi: float, since: IntArray, horizon: int
+) -> FloatArray:
+    """(T,) phi^2j (c^2 - 1) of the broken periods after a series was last seen and up to the origin."""
+    out = np.zeros(since.size)
+    origin = np.arange(since.size)
+    depth = filtered.mean.shape[1]
+    # a series not seen within the depth is forecast from the mean of its own term, as if never seen
+    reach = np.where(since < depth, since, since.size + 1)
+    for each, more in zip(filtered.pattern.broken - filtered.pattern.lead, excess(parameters), strict=True):
+        lag = origin - each
+        inside = (lag >= 0) & (lag < reach)
+        out += np.where(inside, np.abs(phi) ** (2.0 * (np.maximum(lag, 0) + horizon)) * more, 0.0)
+    return out

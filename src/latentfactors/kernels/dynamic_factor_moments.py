@@ -1,6 +1,7 @@
 """What the maximisation steps of the dynamic factor model need from its E-step, and the step of the loadings.
 
-    sums over the pairs of a series that lie d periods apart (d = 0: its first observation)
+    sums over the pairs of a series of one kind: d periods apart (d = 0: its first observation), with the same
+    broken periods between
         count, E f_t f_t', E f_t f_(t-d)', E f_(t-d) f_(t-d)', and the same with y in place of one or both
 
 are sufficient: whatever lambda, phi and s are,
@@ -29,6 +30,7 @@ from latentfactors.kernels.dynamic_factor import (
     Expectation,
     ObservationPattern,
     pair_weights,
+    shock_precision,
 )
 from latentfactors.kernels.linalg import outer_products, pack, unpack
 
@@ -38,7 +40,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ExpectedMoments:
-    """Expected sums over pairs, by distinct gap d and ordinary series.
+    """Expected sums over pairs, by kind d and ordinary series.
 
     Attributes
     ----------
@@ -46,7 +48,8 @@ class ExpectedMoments:
     value_now, value_before : (D, n_ordinary, r) of y_t f_t and y_(t-d) f_(t-d)
     value_cross : (D, n_ordinary, r) of y_t f_(t-d) + y_(t-d) f_t
     low_now, low_before, low_cross, low_first : (m, m) of x_t x_t', x_(t-1) x_(t-1)', the symmetric part of
-        x_t x_(t-1)' over t >= 1, and of x_0 x_0'; x = (f, idiosyncratic terms of the aggregates)
+        x_t x_(t-1)' over t >= 1, each over c_t^2, and of x_0 x_0'; x = (f, idiosyncratic terms of the
+        aggregates)
     n_periods : T + lead
     """
 
@@ -65,18 +68,20 @@ class ExpectedMoments:
 
 @dataclass(frozen=True, eq=False)
 class ResidualMoments:
-    """Expected squares of the idiosyncratic terms, by series and gap.
+    """Expected squares of the idiosyncratic terms, by series and kind.
 
     Attributes
     ----------
-    gaps : (D,) distinct gaps >= 1, ascending
-    first : (n,) sum of E e^2 over first observations
+    gaps : (K,) ascending; 0 for first observations (or white noise) that follow a broken period
+    window : (K, M) as in `ObservationPattern`
+    first : (n,) sum of E e^2 over the other first observations
     n_first : (n,) their number
-    now, cross, before : (n, D) sums of E e_t^2, E e_t e_(t-d), E e_(t-d)^2
-    count : (n, D)
+    now, cross, before : (n, K) sums of E e_t^2, E e_t e_(t-d), E e_(t-d)^2
+    count : (n, K)
     """
 
     gaps: npt.NDArray[np.int64]
+    window: npt.NDArray[np.int64]
     first: FloatArray
     n_first: FloatArray
     now: FloatArray
@@ -85,8 +90,11 @@ class ResidualMoments:
     count: FloatArray
 
 
-def expected_moments(expected: Expectation, pattern: ObservationPattern, r: int) -> ExpectedMoments:
-    """Sums over the pairs of r factors with every series."""
+def expected_moments(
+    expected: Expectation, pattern: ObservationPattern, parameters: DynamicFactorParameters
+) -> ExpectedMoments:
+    """Sums over the pairs of the factors with every series."""
+    r = parameters.loadings.shape[1]
     means = np.ascontiguousarray(expected.means[:, :r])
     squares = pack(expected.covariances[:, 0, :r, :r]) + outer_products(means)
     n, k, n_gaps = pattern.ordinary.size, squares.shape[1], pattern.gaps.size
@@ -106,10 +114,14 @@ def expected_moments(expected: Expectation, pattern: ObservationPattern, r: int)
         vectors[d, :, : 2 * r] = current @ np.hstack([means[time], means[before]])
         vectors[d, :, r:] += previous @ np.hstack([means[time], means[before]])
     full = unpack(matrices.reshape(-1, 3 * k).reshape(-1, k)).reshape(n_gaps, n, 3, r, r)
-    lag = 1 if pattern.low.size else 0
-    all_now = second_moment(expected, 0, 0) if lag else np.zeros((0, 0))
-    first, last = (_at(expected, t) if lag else all_now for t in (0, -1))
-    cross = second_moment(expected, 1, 1) if lag else all_now
+    low_now = low_before = low_cross = low_first = np.zeros((0, 0))
+    if pattern.low.size:
+        precision = shock_precision(parameters, pattern)[1:] if pattern.broken.size else None
+        end = expected.means.shape[0]
+        low_now = second_moment(expected, 0, 1, end, precision)
+        low_before = second_moment(expected, 0, 0, end - 1, precision)
+        low_cross = second_moment(expected, 1, 1, end, precision)
+        low_first = second_moment(expected, 0, 0, 1)
     return ExpectedMoments(
         now=full[:, :, 0],
         cross=full[:, :, 1],
@@ -117,24 +129,23 @@ def expected_moments(expected: Expectation, pattern: ObservationPattern, r: int)
         value_now=vectors[:, :, :r],
         value_cross=vectors[:, :, r : 2 * r],
         value_before=vectors[:, :, 2 * r :],
-        low_now=all_now - first,
-        low_before=all_now - last,
-        low_cross=0.5 * (cross + cross.T),
-        low_first=first,
+        low_now=low_now,
+        low_before=low_before,
+        low_cross=0.5 * (low_cross + low_cross.T),
+        low_first=low_first,
         n_periods=expected.means.shape[0],
     )
 
 
-def second_moment(expected: Expectation, lag: int, first: int, last: int | None = None) -> FloatArray:
-    """(m, m) sum over t = first, ..., last - 1 of E x_t x_(t-lag)'; first at least lag."""
-    end = expected.means.shape[0] if last is None else last
-    means = expected.means
-    products = means[first:end].T @ means[first - lag : end - lag]
-    return expected.covariances[first:end, lag].sum(axis=0) + products
-
-
-def _at(expected: Expectation, t: int) -> FloatArray:
-    return expected.covariances[t, 0] + np.outer(expected.means[t], expected.means[t])
+def second_moment(
+    expected: Expectation, lag: int, first: int, last: int, weights: FloatArray | None = None
+) -> FloatArray:
+    """(m, m) sum over t = first, ..., last - 1 of w_t E x_t x_(t-lag)'; first >= lag, w_t = 1 if None."""
+    present, past = expected.means[first:last], expected.means[first - lag : last - lag]
+    covariances = expected.covariances[first:last, lag]
+    if weights is None:
+        return covariances.sum(axis=0) + present.T @ past
+    return np.tensordot(weights, covariances, 1) + (weights[:, None] * present).T @ past
 
 
 # ------------------------------------------------------------------------------------------ the loadings
@@ -242,19 +253,24 @@ def residual_moments(
         half = np.matmul(matrices[d], loadings[:, :, None])[:, :, 0] - times * vectors[d]
         return pattern.squares[kind, d] + (half * loadings).sum(axis=1)
 
-    gaps = pattern.gaps[pattern.gaps > 0]
-    if pattern.low.size and not (gaps == 1).any():
-        gaps = np.concatenate([[1], gaps])
+    plain = np.asarray((pattern.window < 0).all(axis=1))
+    is_first = plain & (pattern.gaps == 0)
+    gaps, window = pattern.gaps[~is_first], pattern.window[~is_first]
+    neighbours = np.flatnonzero((gaps == 1) & plain[~is_first])
+    added = int(pattern.low.size > 0 and not neighbours.size)
+    if added:
+        gaps, window = np.append(1, gaps), np.vstack([np.full((1, window.shape[1]), -1), window])
     shape = (n, gaps.size)
     first, n_first = np.zeros(n), np.zeros(n)
     found = [np.zeros(shape) for _ in range(4)]
-    at = np.searchsorted(gaps, pattern.gaps)
-    for d, gap in enumerate(pattern.gaps):
-        if gap == 0:
-            first[pattern.ordinary], n_first[pattern.ordinary] = square(0, d), pattern.count[d]
-            continue
-        for target, source in zip(found, (*(square(k, d) for k in range(3)), pattern.count[d]), strict=True):
-            target[pattern.ordinary, at[d]] = source
+    for d in np.flatnonzero(is_first).tolist():
+        first[pattern.ordinary], n_first[pattern.ordinary] = square(0, d), pattern.count[d]
+    for column, d in enumerate(np.flatnonzero(~is_first).tolist(), start=added):
+        for k in range(3 if pattern.gaps[d] else 1):
+            found[k][pattern.ordinary, column] = square(k, d)
+        found[3][pattern.ordinary, column] = pattern.count[d]
+    # the sums of an aggregate are weighted already, so all its pairs are of one kind
+    own = 0 if added or not neighbours.size else int(neighbours[0])
     for k, series in enumerate(pattern.low):
         # e under the new loadings is (old - new)'f + e under the old ones
         row = np.zeros(moments.low_now.shape[0])
@@ -263,5 +279,5 @@ def residual_moments(
         first[series], n_first[series] = row @ moments.low_first @ row, 1.0
         squares = (row @ each @ row for each in (moments.low_now, moments.low_cross, moments.low_before))
         for target, value in zip(found, (*squares, moments.n_periods - 1.0), strict=True):
-            target[series, 0] = value
-    return ResidualMoments(gaps, first, n_first, *found)
+            target[series, own] = value
+    return ResidualMoments(gaps, window, first, n_first, *found)

@@ -5,9 +5,9 @@
     errors        c(theta) = 0 are the r^2 identifying restrictions, N spans the null space of dc/d theta':
                   Var(theta^) = N (N'H N)^-1 N'
 
-theta are the free numbers of `dynamic_factor_em.pack`: loadings, log s, atanh phi, A, log-Cholesky of Q. The
-likelihood does not move along maps of the factors, so H alone is singular; within the restrictions it is not.
-Variances on their floor are held fixed.
+theta are the free numbers of `dynamic_factor_em.pack`: loadings, log s, atanh phi, A, log-Cholesky of Q,
+log c. The likelihood does not move along maps of the factors, so H alone is singular; within the restrictions
+it is not. Variances on their floor are held fixed.
 
 References: Cappe, Moulines & Ryden (2005), Inference in Hidden Markov Models, section 10.1.6; Aitchison &
 Silvey (1958), Annals of Mathematical Statistics 29(3), on maximum likelihood under restrictions.
@@ -18,7 +18,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, ObservationPattern, expectation
+from latentfactors.kernels.dynamic_factor import (
+    DynamicFactorParameters,
+    ObservationPattern,
+    excess,
+    expectation,
+    shock_precision,
+    window_weights,
+)
 from latentfactors.kernels.dynamic_factor_em import (
     SMALLEST_VARIANCE,
     Structure,
@@ -34,6 +41,7 @@ from latentfactors.kernels.dynamic_factor_moments import (
 )
 from latentfactors.kernels.factor_em import var_score
 from latentfactors.kernels.state_space import companion_matrix, stationary_covariance
+from latentfactors.kernels.variance_break import scale_score
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -46,7 +54,7 @@ def score(
 ) -> tuple[FloatArray, float]:
     """Gradient of the log-likelihood in the coordinates of `pack`, and the log-likelihood."""
     expected = expectation(parameters, pattern)
-    moments = expected_moments(expected, pattern, parameters.loadings.shape[1])
+    moments = expected_moments(expected, pattern, parameters)
     normal, right = loading_equations(parameters, moments, pattern)
     loadings = right - np.einsum("nij,nj->ni", normal, parameters.loadings)
     residuals = residual_moments(parameters, parameters.loadings, moments, pattern)
@@ -54,7 +62,8 @@ def score(
     pieces = [loadings[structure.allowed], log_variance]
     if structure.autoregressive:
         pieces.append(persistence * (1.0 - parameters.persistence**2))
-    statistics = factor_moments(expected, parameters.transition.shape)
+    precision = shock_precision(parameters, pattern) if pattern.broken.size else None
+    statistics = factor_moments(expected, parameters.transition.shape, precision)
     for group in structure.groups:
         block = np.ix_(group, group)
         covariance = parameters.innovation[block]
@@ -63,6 +72,7 @@ def score(
         # Q = L L'
         slope = 2.0 * slope_q @ root
         pieces += [slope_a.ravel(), np.diag(slope) * np.diag(root), slope[np.tril_indices(group.size, -1)]]
+    pieces.append(scale_score(parameters, expected, residuals, pattern))
     return np.concatenate(pieces), expected.loglikelihood
 
 
@@ -74,12 +84,19 @@ def idiosyncratic_score(
     left = 1.0 - phi**2
     total, change = left * moments.first, -2.0 * phi * moments.first
     slope = 2.0 * moments.n_first * phi / left
+    extra = window_weights(phi, moments.window) @ excess(parameters)
     for column, d in enumerate(moments.gaps):
         powers = phi[:, None] ** np.arange(d + 1)
         v = (powers[:, :d] ** 2).sum(axis=1)
         lags = np.arange(1, d)
         bend = (2.0 * lags * powers[:, lags] * powers[:, lags - 1]).sum(axis=1)
         reach, before = powers[:, d], powers[:, d - 1]
+        if d == 0:
+            v, bend, reach, before = 1.0 / left, 2.0 * phi / left**2, np.zeros_like(phi), np.zeros_like(phi)
+        v = v + extra[column]
+        for j, more in zip(moments.window[column], excess(parameters), strict=True):
+            if j > 0:
+                bend = bend + 2.0 * j * phi ** (2 * j - 1) * more
         now, cross, past = (each[:, column] for each in (moments.now, moments.cross, moments.before))
         square = now - 2.0 * reach * cross + reach**2 * past
         total = total + square / v

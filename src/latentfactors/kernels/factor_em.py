@@ -33,10 +33,9 @@ from numpy.typing import NDArray
 
 from latentfactors.kernels.linalg import outer_products, pack, solve_psd_batch, unpack
 from latentfactors.kernels.state_space import (
+    DOUBLINGS,
     Observations,
     SmootherResult,
-    companion_matrix,
-    stationary_covariance,
 )
 
 FloatArray = NDArray[np.float64]
@@ -166,7 +165,7 @@ def var_score(
     slope_a, slope_q = _start_gradients(moments, a, covariance)
     precision = np.linalg.inv(covariance)
     slope_a = precision @ (moments.cross - a @ moments.past) + slope_a
-    deviation = precision @ _residual(moments, a) @ precision
+    deviation = precision @ _value(moments, a, covariance)[1] @ precision
     slope_q = 0.5 * (deviation - moments.count * precision) + slope_q
     return slope_a.reshape(r, -1, r).transpose(1, 0, 2), slope_q
 
@@ -202,7 +201,7 @@ def var_step(
         a, value = _ascend(lambda new, q=q: _expected(moments, new, q), a, target, value)
         if free_covariance:
             _, slope = _start_gradients(moments, a, q)
-            target = (_residual(moments, a) + 2.0 * q @ slope @ q) / max(moments.count, 1)
+            target = (_value(moments, a, q)[1] + 2.0 * q @ slope @ q) / max(moments.count, 1)
             q, value = _ascend(lambda new, a=a: _expected(moments, a, new), q, target, value)
     return np.ascontiguousarray(a.reshape(r, -1, r).transpose(1, 0, 2)), q
 
@@ -222,40 +221,41 @@ def _ascend(
 
 
 def _expected(moments: VarMoments, a: FloatArray, covariance: FloatArray) -> float:
-    from latentfactors.kernels.stationary import gaussian_value
-
-    try:
-        start = _start_covariance(a, covariance)
-    except ValueError:
-        return -math.inf
-    value = gaussian_value(covariance, _residual(moments, a), float(moments.count))
-    value += gaussian_value(start, moments.start, 1.0)
-    return float(value) if math.isfinite(value) else -math.inf
+    return _value(moments, a, covariance)[0]
 
 
-def _residual(moments: VarMoments, a: FloatArray) -> FloatArray:
-    """S_11 - A S_10' - S_10 A' + A S_00 A'."""
-    half = a @ moments.past - 2.0 * moments.cross
-    value = moments.present + half @ a.T
-    return (value + value.T) / 2
+def _value(moments: VarMoments, a: FloatArray, covariance: FloatArray) -> tuple[float, FloatArray]:
+    """l(A, Q) and W(A)."""
+    from latentfactors.kernels.stationary import var_value
 
-
-def _start_covariance(a: FloatArray, covariance: FloatArray) -> FloatArray:
-    r, m = a.shape
-    noise = np.zeros((m, m))
-    noise[:r, :r] = covariance
-    return stationary_covariance(companion_matrix(a), noise)
+    value, residual = var_value(
+        np.ascontiguousarray(moments.present),
+        np.ascontiguousarray(moments.cross),
+        np.ascontiguousarray(moments.past),
+        np.ascontiguousarray(moments.start),
+        float(moments.count),
+        np.ascontiguousarray(a),
+        np.ascontiguousarray(covariance),
+        DOUBLINGS,
+    )
+    return float(value), residual
 
 
 def _start_gradients(
     moments: VarMoments, a: FloatArray, covariance: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """D_A (r, r p) and D_Q (r, r): gradients of -1/2 log|P_0| - 1/2 tr(P_0^-1 E s_1 s_1')."""
-    r = len(a)
-    F, P = companion_matrix(a), _start_covariance(a, covariance)
-    inverse = np.linalg.inv(P)
-    adjoint = stationary_covariance(F.T, (inverse @ moments.start @ inverse - inverse) / 2)
-    return 2.0 * (adjoint @ F @ P)[:r], adjoint[:r, :r]
+    from latentfactors.kernels.stationary import start_gradients
+
+    slope_a, slope_q, found = start_gradients(
+        np.ascontiguousarray(moments.start),
+        np.ascontiguousarray(a),
+        np.ascontiguousarray(covariance),
+        DOUBLINGS,
+    )
+    if not found:
+        raise ValueError("no stationary start with a positive definite covariance at these parameters")
+    return slope_a, slope_q
 
 
 def _right_divide(numerator: FloatArray, moment: FloatArray) -> FloatArray:

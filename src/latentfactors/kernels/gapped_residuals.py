@@ -56,6 +56,7 @@ def residual_moments_of(residuals: FloatArray) -> ResidualMoments:
     first = seen & (before < 0)
     return ResidualMoments(
         gaps=gaps.astype(np.int64),
+        window=np.zeros((gaps.size, 0), dtype=np.int64),
         first=np.where(first, np.where(seen, residuals, 0.0) ** 2, 0.0).sum(axis=0),
         n_first=first.sum(axis=0).astype(np.float64),
         now=total(now * now),

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.sequence_recursions import eliminate_forward, smooth_backward
+from latentfactors.kernels.stationary import inverse_and_logdet
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -118,6 +119,7 @@ def eliminate(
     *,
     band: int,
     keep: int = 0,
+    precision: FloatArray | None = None,
 ) -> Elimination:
     """The forward pass.
 
@@ -131,12 +133,16 @@ def eliminate(
     keep : newest periods whose filtered moments are wanted; 0 for none, at most band + 1, at least the lags
     of
         the constraints
+    precision : (T,) factors of the innovations' precision, not of the start's; None: 1
     """
     p, m = coefficients.shape[:2]
     root = np.concatenate([-coefficients[::-1], np.eye(m)[None]]).transpose(1, 0, 2).reshape(m, -1)
-    precision = np.linalg.inv(innovation)
-    transition = root.T @ (0.5 * (precision + precision.T)) @ root
-    start = np.linalg.inv(start_covariance)
+    inverse, innovation_logdet = inverse_and_logdet(np.ascontiguousarray(innovation))
+    start, start_logdet = inverse_and_logdet(np.ascontiguousarray(start_covariance))
+    if not (math.isfinite(innovation_logdet) and math.isfinite(start_logdet)):
+        raise np.linalg.LinAlgError("innovation and start must be positive definite")
+    transition = root.T @ inverse @ root
+    strength = np.ones(n_periods) if precision is None else precision
     size = (band + 1) * m
     n_constraints = constraints.time.size
     order = np.arange(n_periods + 1)
@@ -161,6 +167,7 @@ def eliminate(
         p,
         start,
         transition,
+        strength,
         group_offsets,
         coupling.gap,
         coupling.now,
@@ -181,17 +188,17 @@ def eliminate(
         means,
         covariances,
     )
-    factor = np.linalg.cholesky(window)
-    inverse = np.linalg.inv(factor)
-    covariance = inverse.T @ inverse
+    covariance, logdet = inverse_and_logdet(window)
+    if not math.isfinite(logdet):
+        raise np.linalg.LinAlgError("the last window is not positive definite")
     mean = covariance @ vector
-    total += 0.5 * float(vector @ mean) - float(np.log(np.diag(factor)).sum())
+    total += 0.5 * float(vector @ mean) - 0.5 * logdet
     # log|2 pi| of the integrals, of the start and of the transitions: the start and every transition have
     # their own m, so with one integral a coordinate they cancel but for those that a constraint determined
     total -= 0.5 * n_constraints * math.log(2.0 * math.pi)
-    total -= 0.5 * (
-        np.linalg.slogdet(start_covariance)[1] + (n_periods - p) * np.linalg.slogdet(innovation)[1]
-    )
+    total -= 0.5 * (start_logdet + (n_periods - p) * innovation_logdet)
+    if precision is not None:
+        total += 0.5 * m * float(np.log(strength[p:]).sum())
     newest_first = means.reshape(means.shape[0], keep, m)[:, ::-1] if keep else means.reshape(0, 0, m)
     if keep:
         flip = np.arange(keep * m).reshape(keep, m)[::-1].ravel()

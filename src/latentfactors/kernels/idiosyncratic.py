@@ -3,7 +3,8 @@
     e_t = phi e_(t-1) + v_t,  v_t ~ N(0, s); consecutive observations may lie d periods apart
 
     expected log-likelihood  -1/2 sum_g [log(s v_d) + E(e_t - phi^d e_(t-d))^2 / (s v_d)],
-                             v_d = (1 - phi^2d)/(1 - phi^2), and 1/(1 - phi^2) for a first observation
+                             v_d = (1 - phi^2d)/(1 - phi^2), and 1/(1 - phi^2) for a first observation;
+                             a broken period j before the end adds phi^2j (c^2 - 1)
 
 The closed form sum e_t e_(t-1) / sum e_(t-1)^2 is the maximum only without gaps and without the first term;
 with gaps it can lower the likelihood. Here s is concentrated out,
@@ -28,7 +29,7 @@ from dataclasses import replace
 import numpy as np
 from numba import njit
 
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, excess, window_weights
 from latentfactors.kernels.dynamic_factor_moments import ResidualMoments
 
 LARGEST_PERSISTENCE = 0.999
@@ -49,6 +50,7 @@ def idiosyncratic_step(
         autoregressive=autoregressive,
         smallest_variance=smallest_variance,
         start=parameters.persistence,
+        broken=excess(parameters),
     )
     if not autoregressive:
         return replace(parameters, variance=variance)
@@ -61,18 +63,28 @@ def autoregress(
     autoregressive: bool,
     smallest_variance: float,
     start: np.ndarray | None = None,
+    broken: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(phi, s), each (n,), from moments; phi = 0 for iid terms. A `start` is left only for a better pair."""
+    """(phi, s), each (n,), from moments; phi = 0 for iid terms. A `start` is left only for a better pair.
+
+    broken : (M,) c^2 - 1 of the broken periods
+    """
+    more = np.zeros(0) if broken is None else broken
     n_all = np.maximum(moments.n_first + moments.count.sum(axis=1), 1.0)
     persistence, variance = np.zeros_like(n_all), np.zeros_like(n_all)
     if not autoregressive:
         # a first observation, an aggregate's latent series: with phi = 0 all terms are squares of e_t
-        total = moments.first + moments.now.sum(axis=1)
+        unit = np.ones(moments.gaps.size)
+        if moments.window.shape[1]:
+            unit += (window_weights(np.zeros(1), moments.window) @ more)[:, 0]
+        total = moments.first + moments.now @ (1.0 / unit)
         return persistence, np.maximum(total / n_all, smallest_variance)
     old = np.zeros_like(n_all) if start is None else start
     _search(
         np.clip(old, -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE),
         moments.gaps,
+        moments.window,
+        more,
         moments.first,
         moments.n_first,
         moments.now,
@@ -89,7 +101,9 @@ def autoregress(
 
 
 @njit(cache=True)
-def concentrated(phi, gaps, first, n_first, now, cross, before, count, n_all, smallest):  # pragma: no cover
+def concentrated(
+    phi, gaps, window, excess, first, n_first, now, cross, before, count, n_all, smallest
+):  # pragma: no cover - compiled
     """The objective at phi, its slope where s is above its floor, and s(phi); rows of one series."""
     left = 1.0 - phi * phi
     total, change = left * first, -2.0 * phi * first
@@ -105,12 +119,20 @@ def concentrated(phi, gaps, first, n_first, now, cross, before, count, n_all, sm
             d += 1
         if count[c] == 0.0:
             continue
-        reach = power * phi
+        reach, unit, bent, steep = power * phi, v, bend, 2.0 * d * power
+        if gaps[c] == 0:
+            reach, unit, bent, steep = 0.0, 1.0 / left, 2.0 * phi / (left * left), 0.0
+        for b in range(excess.size):
+            j = window[c, b]
+            if j >= 0:
+                unit += phi ** (2 * j) * excess[b]
+            if j > 0:
+                bent += 2.0 * j * phi ** (2 * j - 1) * excess[b]
         square = now[c] - 2.0 * reach * cross[c] + reach * reach * before[c]
-        total += square / v
-        change += (2.0 * d * power * (reach * before[c] - cross[c]) - square * bend / v) / v
-        value += count[c] * math.log(v)
-        slope += count[c] * bend / v
+        total += square / unit
+        change += (steep * (reach * before[c] - cross[c]) - square * bent / unit) / unit
+        value += count[c] * math.log(unit)
+        slope += count[c] * bent / unit
     s = max(total / n_all, smallest)
     value += n_all * math.log(s)
     # at the floor s is a constant and the squares count by themselves
@@ -121,11 +143,26 @@ def concentrated(phi, gaps, first, n_first, now, cross, before, count, n_all, sm
 
 @njit(cache=True)
 def _search(
-    old, gaps, first, n_first, now, cross, before, count, n_all, smallest, grid, phi, variance
+    old,
+    gaps,
+    window,
+    excess,
+    first,
+    n_first,
+    now,
+    cross,
+    before,
+    count,
+    n_all,
+    smallest,
+    grid,
+    phi,
+    variance,
 ):  # pragma: no cover - compiled
     """Fill phi (n,) and s (n,)."""
     for i in range(old.size):
-        args = (gaps, first[i], n_first[i], now[i], cross[i], before[i], count[i], n_all[i], smallest)
+        sums = (first[i], n_first[i], now[i], cross[i], before[i], count[i], n_all[i], smallest)
+        args = (gaps, window, excess, *sums)
         reached, _, s = concentrated(old[i], *args)
         phi[i], variance[i] = old[i], s
         best, lowest = 0, math.inf

@@ -23,6 +23,7 @@ def eliminate_forward(
     p,
     start,
     transition,
+    strength,
     group_offsets,
     gap,
     now,
@@ -60,7 +61,7 @@ def eliminate_forward(
             low = size - (p + 1) * m
             for i in range((p + 1) * m):
                 for j in range((p + 1) * m):
-                    J[low + i, low + j] += transition[i, j]
+                    J[low + i, low + j] += strength[t] * transition[i, j]
         new = rest
         for g in range(group_offsets[t], group_offsets[t + 1]):
             d = gap[g]

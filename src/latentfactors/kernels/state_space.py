@@ -36,7 +36,7 @@ from latentfactors.kernels.linalg import outer_products
 FloatArray = NDArray[np.float64]
 
 # Doublings after which a radius of 1 - 1e-12 has died out.
-_DOUBLINGS = 46
+DOUBLINGS = 46
 
 # Rows up to which `stationary_covariance` sums in compiled loops.
 _SMALL = 32
@@ -168,12 +168,12 @@ def stationary_covariance(companion: FloatArray, noise: FloatArray) -> FloatArra
         from latentfactors.kernels.stationary import doubling_sum
 
         first, step = np.ascontiguousarray(noise), np.ascontiguousarray(companion)
-        total, converged = doubling_sum(first, step, _DOUBLINGS)
+        total, converged = doubling_sum(first, step, DOUBLINGS)
         if converged:
             return total
     total, power = noise.copy(), companion
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(_DOUBLINGS if len(noise) > _SMALL else 0):
+        for _ in range(DOUBLINGS if len(noise) > _SMALL else 0):
             step = power @ total @ power.T
             total = total + (step + step.T) / 2
             size = float(np.abs(step).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Compiled pieces of a stationary start: the doubling sum of its covariance, a Gaussian at its moments."""
+"""Compiled pieces of a stationary start: its covariance by doubling, small inverses, Gaussians at moments."""
 
 from __future__ import annotations
 
@@ -75,3 +75,123 @@ def gaussian_value(covariance, second, count):  # pragma: no cover - compiled
             column[i] = total / root[i, i]
         value -= 0.5 * column[j]
     return value
+
+
+@njit(cache=True)
+def inverse_and_logdet(covariance):  # pragma: no cover - compiled
+    """S^-1 and log|S| of a small positive definite S by Cholesky; (inverse, -inf) where it is not."""
+    m = covariance.shape[0]
+    root, inverse = np.zeros((m, m)), np.zeros((m, m))
+    logdet = 0.0
+    for i in range(m):
+        for j in range(i + 1):
+            total = 0.5 * (covariance[i, j] + covariance[j, i])
+            for k in range(j):
+                total -= root[i, k] * root[j, k]
+            if i == j:
+                if not total > 0.0:
+                    return inverse, -np.inf
+                root[i, i] = math.sqrt(total)
+                logdet += 2.0 * math.log(root[i, i])
+            else:
+                root[i, j] = total / root[j, j]
+    column = np.zeros(m)
+    for j in range(m):
+        for i in range(m):
+            total = 1.0 if i == j else 0.0
+            for k in range(i):
+                total -= root[i, k] * column[k]
+            column[i] = total / root[i, i]
+        for i in range(m - 1, -1, -1):
+            total = column[i]
+            for k in range(i + 1, m):
+                total -= root[k, i] * column[k]
+            column[i] = total / root[i, i]
+        for i in range(j + 1):
+            inverse[i, j] = column[i]
+            inverse[j, i] = column[i]
+    return inverse, logdet
+
+
+@njit(cache=True)
+def stationary_start(a, covariance, doublings):  # pragma: no cover - compiled
+    """P_0 = F P_0 F' + Q of the companion form of A (r, r p); and whether it exists."""
+    r, m = a.shape
+    companion, noise = np.zeros((m, m)), np.zeros((m, m))
+    companion[:r] = a
+    for i in range(m - r):
+        companion[r + i, i] = 1.0
+    noise[:r, :r] = covariance
+    return doubling_sum(noise, companion, doublings)
+
+
+@njit(cache=True)
+def var_value(present, cross, past, first, count, a, covariance, doublings):  # pragma: no cover - compiled
+    """Expected log-likelihood of a VAR with its stationary start, and W(A); -inf outside the region."""
+    r, m = a.shape
+    residual = present.copy()
+    for i in range(r):
+        for k in range(m):
+            half = -2.0 * cross[i, k]
+            for h in range(m):
+                half += a[i, h] * past[h, k]
+            for j in range(r):
+                residual[i, j] += half * a[j, k]
+    for i in range(r):
+        for j in range(i):
+            mean = 0.5 * (residual[i, j] + residual[j, i])
+            residual[i, j], residual[j, i] = mean, mean
+    start, converged = stationary_start(a, covariance, doublings)
+    if not converged:
+        return -np.inf, residual
+    value = gaussian_value(covariance, residual, count) + gaussian_value(start, first, 1.0)
+    return (value if math.isfinite(value) else -np.inf), residual
+
+
+@njit(cache=True)
+def start_gradients(first, a, covariance, doublings):  # pragma: no cover - compiled
+    """D_A (r, r p), D_Q (r, r) of -1/2 log|P_0| - 1/2 tr(P_0^-1 M), M the start's moment; and success."""
+    r, m = a.shape
+    slope_a, slope_q = np.zeros((r, m)), np.zeros((r, r))
+    start, converged = stationary_start(a, covariance, doublings)
+    inverse, logdet = inverse_and_logdet(start)
+    if not converged or not math.isfinite(logdet):
+        return slope_a, slope_q, False
+    half, change, transposed = np.zeros((m, m)), np.zeros((m, m)), np.zeros((m, m))
+    for i in range(m):
+        for j in range(m):
+            for k in range(m):
+                half[i, j] += inverse[i, k] * first[k, j]
+    for i in range(m):
+        for j in range(m):
+            total = -inverse[i, j]
+            for k in range(m):
+                total += half[i, k] * inverse[k, j]
+            change[i, j] = 0.5 * total
+    for i in range(m):
+        for j in range(i):
+            mean = 0.5 * (change[i, j] + change[j, i])
+            change[i, j], change[j, i] = mean, mean
+    for i in range(m):
+        for j in range(r):
+            transposed[i, j] = a[j, i]
+    for i in range(m - r):
+        transposed[i, r + i] = 1.0
+    adjoint, converged = doubling_sum(change, transposed, doublings)
+    for i in range(m):
+        for j in range(m):
+            # F P, whose first rows are A P and whose others are P moved down
+            total = 0.0
+            if i < r:
+                for k in range(m):
+                    total += a[i, k] * start[k, j]
+            else:
+                total = start[i - r, j]
+            half[i, j] = total
+    for i in range(r):
+        for j in range(m):
+            for k in range(m):
+                slope_a[i, j] += 2.0 * adjoint[i, k] * half[k, j]
+        for j in range(r):
+            slope_q[i, j] = adjoint[i, j]
+    return slope_a, slope_q, converged

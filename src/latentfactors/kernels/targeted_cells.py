@@ -110,10 +110,10 @@ def state_law(
     data, motion = information(blocks, parameters), law(blocks, parameters)
     means = smooth_states(data, motion, filter_states(data, motion)).mean
     size = data.linear.shape[1]
-    values, readings = _values(blocks, columns), _readings(blocks, parameters, size)
+    values, read_by = _values(blocks, columns), readings(blocks, parameters, size)
     where = {int(j): (b, i) for b, each in enumerate(columns) for i, j in enumerate(each)}
     rows, series = np.array([t for t, _ in cells]), np.array([j for _, j in cells])
-    reads = np.array([readings[b][t, i] for t, j in cells for b, i in (where[j],)])
+    reads = np.array([read_by[b][t, i] for t, j in cells for b, i in (where[j],)])
     mean = np.einsum("cs,cs->c", reads, means[rows, :size])
     covariance, weights = np.zeros((len(cells), len(cells))), np.zeros((len(cells), *values.shape))
     for i, (t, j) in enumerate(cells):
@@ -123,7 +123,7 @@ def state_law(
         covariance[i] = np.einsum("cs,cs->c", reads, direction[rows])
         noise = _noise(blocks[where[j][0]], parameters)[t]
         covariance[i] += np.where((rows == t) & (series == j), noise, 0.0)
-        for block, numbers, reading in zip(blocks, columns, readings, strict=True):
+        for block, numbers, reading in zip(blocks, columns, read_by, strict=True):
             precision = block.observations.mask / _noise(block, parameters)[:, None]
             weights[i][:, numbers] = precision * np.einsum("tds,ts->td", reading, direction)
     found = CellLaw(mean, 0.5 * (covariance + covariance.T), weights)
@@ -153,7 +153,7 @@ def completed_states(
     size = data.linear.shape[1]
     means = smooth_states(data, motion, filter_states(data, motion)).mean[:, :size]
     out = _values(blocks, columns)
-    for block, numbers, reading in zip(blocks, columns, _readings(blocks, parameters, size), strict=True):
+    for block, numbers, reading in zip(blocks, columns, readings(blocks, parameters, size), strict=True):
         mean = np.einsum("tds,ts->td", reading, means)
         if block.weights is not None:
             mean[~block.weights.any(axis=1)] = np.nan
@@ -161,7 +161,7 @@ def completed_states(
     return out
 
 
-def _readings(blocks: Sequence[SeriesBlock], parameters: FactorParameters, size: int) -> list[FloatArray]:
+def readings(blocks: Sequence[SeriesBlock], parameters: FactorParameters, size: int) -> list[FloatArray]:
     """For each block (T, d_b, size): what its cells read of the stacked state, in the units of the values."""
     k = parameters.coefficients.shape[1]
     places = carried_places(blocks, k)

@@ -11,6 +11,7 @@ References       Herculano & Montoya-Blandon (2026); Efron & Tibshirani (1993), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -94,8 +95,17 @@ def forecast_spread(values: FloatArray, draws: ParameterDraws, n_predictors: int
     return means.var(axis=0, ddof=1)
 
 
+Forecaster = Callable[[FloatArray, FloatArray, float], FloatArray]
+
+
 def choose_ratio(
-    x: FloatArray, y: FloatArray, n_factors: int, lead: int, *, n_blocks: int = 5
+    x: FloatArray,
+    y: FloatArray,
+    n_factors: int,
+    lead: int,
+    *,
+    n_blocks: int = 5,
+    forecaster: Forecaster | None = None,
 ) -> tuple[float, FloatArray]:
     """The noise ratio whose forecasts from x alone err least over blocks of the later half, and all errors.
 
@@ -105,6 +115,8 @@ def choose_ratio(
     n_factors : k.
     lead : periods between a pair's x and its y.
     n_blocks : blocks of the later half; each is forecast from a fit to all pairs known before it.
+    forecaster : (known pairs (m, d), all rows to the block's end (b, d) without targets, ratio) -> (b, q)
+        forecasts, all standardised; None: the static model.
 
     Returns
     -------
@@ -123,13 +135,17 @@ def choose_ratio(
         location = np.where(usable, np.nansum(known, axis=0) / np.maximum(counts, 1), 0.0)
         squares = np.nansum((known - location) ** 2, axis=0) / np.maximum(counts, 1)
         scale = np.sqrt(np.where(squares > 1e-12, squares, 1.0))
-        own, block = (known - location) / scale, (z[a:b] - location) / scale
-        block[:, p:] = np.nan
+        own, given = (known - location) / scale, (z[:b] - location) / scale
+        given[:, p:] = np.nan
         cells += np.isfinite(z[a:b, p:]).sum(axis=0)
         for i, ratio in enumerate(_RATIOS):
-            fit = fit_targeted(own[:, :p], own[:, p:], n_factors, ratio=float(ratio), tolerance=1e-4)
-            factors = row_posterior(block, fit.loadings, p, fit.x_variance, fit.y_variance)[0]
-            forecast = location[p:] + scale[p:] * (factors @ fit.loadings[p:].T)
+            if forecaster is not None:
+                found = forecaster(own, given, float(ratio))[a:]
+            else:
+                fit = fit_targeted(own[:, :p], own[:, p:], n_factors, ratio=float(ratio), tolerance=1e-4)
+                factors = row_posterior(given[a:], fit.loadings, p, fit.x_variance, fit.y_variance)[0]
+                found = factors @ fit.loadings[p:].T
+            forecast = location[p:] + scale[p:] * found
             total[i] += np.nansum((z[a:b, p:] - forecast) ** 2, axis=0)
     errors = (total / np.maximum(cells, 1.0)).mean(axis=1)
     return float(_RATIOS[int(errors.argmin())]), errors

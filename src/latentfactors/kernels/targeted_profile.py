@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +58,7 @@ class Moment:
     leak: FloatArray | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
+class Profile(NamedTuple):
     """F and dF/dlog rho at one log rho, with what they were made of.
 
     Attributes
@@ -150,22 +149,26 @@ def moment_profile(moment: Moment, n_factors: int, floor: float) -> ProfileFunct
     y_trace = float(np.trace(moment.values[n - q :, n - q :]))
 
     def at(log_ratios: FloatArray) -> list[Profile]:
-        weights = np.ones((len(log_ratios), n))
-        weights[:, n - q :] = np.exp(log_ratios)[:, None]
-        mu, vectors = np.linalg.eigh(weights[:, :, None] * moment.values * weights[:, None, :])
+        scaled = np.repeat(moment.values[None], len(log_ratios), axis=0)
+        rho = np.exp(log_ratios)[:, None, None]
+        scaled[:, n - q :] *= rho
+        scaled[:, :, n - q :] *= rho
+        mu, vectors = np.linalg.eigh(scaled)
         mu, vectors = mu[:, : -k - 1 : -1], vectors[:, :, : -k - 1 : -1]
-        leaks = np.zeros(len(log_ratios))
+        leaks = [0.0] * len(log_ratios)
         if moment.leak is not None:
             inside = vectors[:, : n - q]
             squares = (inside * (moment.leak @ inside)).sum(axis=1)
-            leaks = np.sqrt((np.maximum(squares, 0.0) / np.square(np.maximum(mu, 1e-300))).max(axis=1))
+            leaks = np.sqrt(
+                (np.maximum(squares, 0.0) / np.square(np.maximum(mu, 1e-300))).max(axis=1)
+            ).tolist()
         found = _profiles(
             log_ratios, mu, vectors[:, n - q :], (moment.x_trace, y_trace), moment.n_series, floor
         )
         return [
-            Profile(float(at_ratio), value, slope, noise, values, axes, moment.basis, leak)
+            Profile(at_ratio, value, slope, noise, values, axes, moment.basis, leak)
             for at_ratio, (value, slope, noise, values), axes, leak in zip(
-                log_ratios, found, vectors, leaks.tolist(), strict=True
+                log_ratios.tolist(), found, vectors, leaks, strict=True
             )
         ]
 

@@ -28,9 +28,15 @@ from threadpoolctl import threadpool_limits
 
 from latentfactors.errors import ConfigurationError, GapError, MissingCapabilityError
 from latentfactors.estimator import check_number
-from latentfactors.kernels.adjacency import fitted
+from latentfactors.kernels.adjacency import asset_equations, fitted
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
-from latentfactors.kernels.masked_als import MaskedFit, category_regression, fit_masked, null_space
+from latentfactors.kernels.masked_als import (
+    MaskedFit,
+    category_regression,
+    fit_masked,
+    null_space,
+    root_mean_square,
+)
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
 from latentfactors.named_factors import NamedFactorEstimates, Training, check_named_config, read_training
@@ -223,7 +229,8 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
             loadings, factors = fit.loadings, fit.factors
             if config.shrinkage == 0:
                 loadings, factors, _ = fix_gauge(find_nesting(training.pattern), loadings, factors)
-            parts = estimates_of(training, panel, loadings, factors)
+            parameters = effective_parameters(training, fit.factors, config.shrinkage)
+            parts = estimates_of(training, panel, loadings, factors, parameters)
         score = r_squared(training.values, fitted(training.pattern, loadings, factors))
         remark = f"loadings not converged, {fit.reason}: raise max_iterations"
         summary = FitSummary(
@@ -264,6 +271,19 @@ def regress_on_links(training: Training) -> tuple[MaskedFit, FloatArray]:
     residual = training.values - fitted(pattern, ones, factors)
     share = float(residual @ residual) / (float(training.values @ training.values) or 1.0)
     return MaskedFit(ones, factors, (share,), 1, True, "closed form: regression of every period"), constraint
+
+
+def effective_parameters(training: Training, factors: FloatArray, shrinkage: float) -> FloatArray:
+    """(N,) tr (G_i + s I)^-1 G_i, G_i = sum f f' over asset i's links: their number at s = 0."""
+    pattern = training.pattern
+    links = np.diff(pattern.asset_slots).astype(np.float64)
+    if shrinkage == 0:
+        return links
+    if shrinkage == math.inf:
+        return np.zeros(pattern.n_assets)
+    unit = root_mean_square(training.values)
+    grams = asset_equations(pattern, factors / unit, training.values)[0]
+    return (1.0 / (1.0 + shrinkage / np.maximum(np.linalg.eigvalsh(grams), 1e-300))).sum(axis=1)
 
 
 def warm_start(training: Training, former: CreditFactorEstimates) -> FloatArray:

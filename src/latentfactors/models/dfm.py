@@ -3,6 +3,7 @@
 Model            y_it = lambda_i'f_t + e_it,  f_t = sum_l A_l f_(t-l) + u_t,  e_it iid or AR(1)    f_t (r,)
                  a low-frequency series is an aggregate (mean, sum, Mariano-Murasawa) of such a series,
                  exactly
+Broken periods   in named periods (`VarianceBreak`) all shocks, u_t and those of e_it, are c_t times as large
 Blocks           a block's factors are loaded by its series only; A and Q are block-diagonal
 Identification   Var(f_t) = I in every block; Lambda'D^-1 Lambda diagonal, descending, with D the
                  idiosyncratic variances; the largest loading of each factor positive
@@ -12,13 +13,14 @@ Factors          `extract`: filtered, given all series up to the period; `smooth
 Forecast         native: every series and the factors, any horizon >= 0, densities included
 Cost             O(T n r^2 + T (r + n_low)^3 band^2) an iteration
 References       Banbura & Modugno (2014), J. of Applied Econometrics 29(1), 133-160; Doz, Giannone & Reichlin
-                 (2012), REStat 94(4), 1014-1024; Mariano & Murasawa (2003), JAE 18(4), 427-443
+                 (2012), REStat 94(4), 1014-1024; Mariano & Murasawa (2003), JAE 18(4), 427-443; Lenza &
+                 Primiceri (2022), JAE 37(4), 688-699 (broken periods)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,10 +28,17 @@ import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
 from latentfactors.conditional import Cell, ConditionalLaw
+from latentfactors.dynamic_periods import (
+    BrokenPeriods,
+    VarianceBreak,
+    broken_periods,
+    masked_periods,
+    start_scales,
+)
 from latentfactors.dynamic_series import (
     Block,
-    masked_periods,
     model_structure,
+    summarise_fit,
     training_series,
 )
 from latentfactors.dynamic_states import (
@@ -41,18 +50,8 @@ from latentfactors.dynamic_states import (
 from latentfactors.errors import ConfigurationError
 from latentfactors.estimator import at_least, check_number, freeze
 from latentfactors.history import History
-from latentfactors.kernels.dynamic_factor import (
-    DynamicFactorParameters,
-    observation_pattern,
-)
-from latentfactors.kernels.dynamic_factor_em import (
-    SMALLEST_VARIANCE,
-    DynamicFactorFit,
-    Structure,
-    count_parameters,
-    fit_dynamic_factor,
-    start_parameters,
-)
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, observation_pattern
+from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_parameters
 from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
@@ -80,7 +79,11 @@ class DFMConfig:
         `Block` objects beside the factors of all series.
     masked
         Periods (dates or integers) that estimation does not see, such as the first months of a pandemic. They
-        are named in the summary; `extract` and forecasts use them like any other.
+        are named in the summary; `extract` and forecasts use them like any other. Periods after the training
+        panel are not there to be hidden, and the summary says so.
+    variance_break
+        `VarianceBreak`: periods whose shocks are larger by scales that are estimated, so that they are used
+        for what they are worth; None: no such periods.
     tolerance
         Largest change of a parameter between cycles at which the iteration stops.
     max_iterations
@@ -97,6 +100,7 @@ class DFMConfig:
     idiosyncratic: Idiosyncratic = "ar1"
     blocks: tuple[Block, ...] = ()
     masked: tuple[Any, ...] = ()
+    variance_break: VarianceBreak | None = None
     tolerance: float = 1e-5
     max_iterations: int = 3000
 
@@ -120,6 +124,11 @@ class DFMConfig:
                 f"masked must be a tuple of periods, got {self.masked!r}: write ('2020-04',)"
             )
         object.__setattr__(self, "masked", tuple(self.masked))
+        if not isinstance(self.variance_break, VarianceBreak | None):
+            raise ConfigurationError(
+                f"variance_break must be a VarianceBreak or None, got {self.variance_break!r}: write "
+                "VarianceBreak(periods=('2020-03', '2020-04'))"
+            )
 
     @property
     def autoregressive(self) -> bool:
@@ -147,6 +156,8 @@ class DFMEstimates:
     variance : (n,) of the idiosyncratic innovations
     transition : (p, r, r)
     innovation : (r, r)
+    broken : (M,) periods of a variance break, in order of time
+    shock_scale : (M,) how many times larger their shocks are
     training : all training periods with values (S, n) in input units
     """
 
@@ -159,6 +170,8 @@ class DFMEstimates:
     variance: FloatArray
     transition: FloatArray
     innovation: FloatArray
+    broken: npt.NDArray[Any]
+    shock_scale: FloatArray
     training: History
 
     def __post_init__(self) -> None:
@@ -168,13 +181,23 @@ class DFMEstimates:
     def parameters(self) -> DynamicFactorParameters:
         """As the kernels take them."""
         return DynamicFactorParameters(
-            self.loadings, self.persistence, self.variance, self.transition, self.innovation
+            self.loadings,
+            self.persistence,
+            self.variance,
+            self.transition,
+            self.innovation,
+            self.shock_scale,
         )
 
     @property
     def idiosyncratic_variance(self) -> FloatArray:
         """(n,) stationary variance of the idiosyncratic terms."""
         return self.variance / (1.0 - self.persistence**2)
+
+    @property
+    def breaks(self) -> BrokenPeriods:
+        """Periods with larger shocks."""
+        return BrokenPeriods(self.broken, self.shock_scale)
 
     def read(self, panel: Panel) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, n) and B, the training periods put before them."""
@@ -214,20 +237,30 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
     def _estimate(self, panel: Panel) -> tuple[DFMEstimates, FitSummary]:
         config = self.config
         hidden, remarks = masked_periods(panel, config.masked)
+        broken, aside = broken_periods(panel, config.variance_break, hidden)
+        unusual = hidden.copy()
+        unusual[broken] = True
         wide, labels, warnings = training_series(
-            panel, hidden, config.blocks, config.n_factors, config.factor_lags
+            panel, unusual, config.blocks, config.n_factors, config.factor_lags
         )
         weights = aggregation_weights(panel, labels)
         visible = np.where(hidden[:, None], np.nan, wide)
-        location, scale = np.nanmean(visible, axis=0), np.nanstd(visible, axis=0)
-        values = (visible - location) / scale
+        # units, means and the start are those of usual periods
+        usual = np.where(unusual[:, None], np.nan, wide)
+        location, scale = np.nanmean(usual, axis=0), np.nanstd(usual, axis=0)
+        values, usual = (visible - location) / scale, (usual - location) / scale
         structure = model_structure(
             labels, config.blocks, config.n_factors, autoregressive=config.autoregressive
         )
         pattern = observation_pattern(
-            values, autoregressive=config.autoregressive, lags=config.factor_lags, weights=weights
+            values,
+            autoregressive=config.autoregressive,
+            lags=config.factor_lags,
+            weights=weights,
+            broken=broken,
         )
-        start = start_parameters(values, weights, structure, config.factor_lags)
+        start = start_parameters(usual, weights, structure, config.factor_lags)
+        start = replace(start, scale=start_scales(values[broken]))
         fit = fit_dynamic_factor(
             start, pattern, structure, tolerance=config.tolerance, max_iterations=config.max_iterations
         )
@@ -242,9 +275,16 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             variance=found.variance,
             transition=found.transition,
             innovation=found.innovation,
+            broken=panel.times[broken],
+            shock_scale=found.scale,
             training=History(panel.times, wide),
         )
-        return estimates, _summarise(fit, structure, values, labels, (*warnings, *remarks))
+        said = tuple(
+            f"shocks of {time} are estimated to be {size:.1f} times as large as usual"
+            for time, size in zip(estimates.broken, estimates.shock_scale, strict=True)
+        )
+        remarks = (*warnings, *remarks, *aside, *said)
+        return estimates, summarise_fit(fit, structure, values, scale, labels, remarks)
 
     def _extract(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
         return filtered_state(
@@ -254,6 +294,7 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             self.fitted.span,
             type(self).__name__,
             autoregressive=self.config.autoregressive,
+            breaks=estimates.breaks,
         )
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
@@ -264,6 +305,7 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             self.fitted.span,
             type(self).__name__,
             autoregressive=self.config.autoregressive,
+            breaks=estimates.breaks,
         )
 
     def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
@@ -285,41 +327,17 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
         """
         self._check_panel(panel)
         return linear_conditional(
-            panel, self.estimates, cells, type(self).__name__, autoregressive=self.config.autoregressive
+            panel,
+            self.estimates,
+            cells,
+            type(self).__name__,
+            autoregressive=self.config.autoregressive,
+            breaks=self.estimates.breaks,
         )
 
     def expected_values(self, panel: Panel) -> FloatArray:
         """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
         self._check_panel(panel)
-        return linear_expected_values(panel, self.estimates, autoregressive=self.config.autoregressive)
-
-
-def _summarise(
-    fit: DynamicFactorFit,
-    structure: Structure,
-    values: FloatArray,
-    labels: npt.NDArray[Any],
-    warnings: tuple[str, ...],
-) -> FitSummary:
-    n_parameters = count_parameters(fit.parameters, structure)
-    n_periods = values.shape[0]
-    heywood = labels[fit.parameters.variance <= 2.0 * SMALLEST_VARIANCE]
-    if heywood.size:
-        warnings = (*warnings, f"reproduced by the factors without noise: {', '.join(map(str, heywood))}")
-    if not fit.converged:
-        warnings = (*warnings, f"not converged, {fit.reason}: raise max_iterations")
-    return FitSummary(
-        converged=fit.converged,
-        reason=fit.reason,
-        n_iterations=fit.n_iterations,
-        objective=fit.objective_path,
-        objective_name="log-likelihood",
-        loglikelihood=fit.loglikelihood,
-        metrics={
-            "n_parameters": float(n_parameters),
-            "aic": 2.0 * n_parameters - 2.0 * fit.loglikelihood,
-            "bic": float(np.log(n_periods)) * n_parameters - 2.0 * fit.loglikelihood,
-            "score": fit.score,
-        },
-        warnings=warnings,
-    )
+        return linear_expected_values(
+            panel, self.estimates, autoregressive=self.config.autoregressive, breaks=self.estimates.breaks
+        )

@@ -166,7 +166,9 @@ class GraphFactorModel(LatentFactorModel[GraphFactorConfig, GraphFactorEstimates
             )
             nesting = find_nesting(training.pattern)
             loadings, factors, turn = fix_gauge(nesting, fit.loadings, fit.factors, shifts=False)
-            parts = estimates_of(training, panel, loadings, factors)
+            # a weight that a ridge holds at half its curvature counts for half a parameter, and so on
+            links = np.diff(training.pattern.asset_slots) * (1.0 + 1.0 / (1.0 + config.ridge))
+            parts = estimates_of(training, panel, loadings, factors, links)
         remark = f"weights not converged, {fit.reason}: raise max_iterations"
         summary = FitSummary(
             converged=fit.converged,

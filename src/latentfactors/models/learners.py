@@ -147,8 +147,8 @@ class NeuralNetworkPredictor(PanelPredictor[NeuralNetworkConfig, NeuralNetworkEs
     >>> from latentfactors.simulate import characteristic_panel
     >>> panel = characteristic_panel(n_periods=40, n_assets=50, n_factors=2, seed=1).panel
     >>> predictor = NeuralNetworkPredictor(hidden=(4,), epochs=5, n_ensemble=2)
-    >>> predictor.fit(panel.between(0, 30)).reason
-    '2 networks on 734 rows, stopped after 5 and 5 epochs'
+    >>> predictor.fit(panel.between(0, 30)).n_iterations
+    5
     >>> predictor.predict(panel, start=panel.times[30]).asset_forecast.wide().shape
     (10, 50)
     """

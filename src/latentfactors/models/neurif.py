@@ -27,9 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from latentfactors.errors import (
-    InsufficientDataError,
-)
+from latentfactors.errors import InsufficientDataError
 from latentfactors.estimator import Checkpoints, freeze
 from latentfactors.history import History
 from latentfactors.kernels import sufficient
@@ -110,6 +108,7 @@ class NeurIFModel(NetworkModel[NeurIFConfig, NeurIFEstimates]):
 
     Examples
     --------
+    >>> from latentfactors import TrainingConfig
     >>> from latentfactors.simulate import instrumented_panel
     >>> panel = instrumented_panel(n_periods=48, n_assets=30, n_characteristics=5, seed=1).panel
     >>> training = TrainingConfig(epochs=3, batch=12, validation=8, default_checkpoint="best")
@@ -417,6 +416,6 @@ def _premia(
     if mode != "amortized":
         return constant
     # a month without factors counts as the VAR's mean, (I - Phi')m = c
-    mean = np.linalg.lstsq(np.eye(k) - carry.T, premium)[0]
+    mean = np.asarray(np.linalg.lstsq(np.eye(k) - carry.T, premium)[0], dtype=np.float64)
     former = lagged(past[:, -k:], mean)[before:]
     return constant + (former[:, None, :] @ carry)[:, 0] + members.attention(past[:, :-k], before)

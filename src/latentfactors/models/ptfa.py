@@ -48,8 +48,9 @@ from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState
 from latentfactors.targeted_cells import CellReader
 from latentfactors.targeted_estimates import PTFAEstimates, count_parameters
+from latentfactors.targeted_forecasts import StateForecasts
+from latentfactors.targeted_refits import choose_state_ratio, draw_states
 from latentfactors.targeted_states import (
-    StateForecasts,
     fit_states,
     read_kinds,
     smooth_states,
@@ -93,7 +94,8 @@ class PTFAConfig:
     target_weight
         "ml": the likelihood decides. A number: the ratio s_x/s_y of noise standard deviations imposed; the
         larger, the more targets count. "cv": the ratio whose forecasts from x
-        alone err least in blocks of the later half of training.
+        alone err least in blocks of the later half of training. Mariano-Murasawa series keep a variance of
+        their own.
     parameter_uncertainty
         `Bootstrap(n_draws, seed)` adds the estimates' own uncertainty to forecast variances; each draw is a
         fit. None: plug-in variances.
@@ -158,9 +160,11 @@ class PTFAConfig:
             Naming the setting.
         """
         refused = {
-            "volatility": (None, "has constant noise variances"),
-            "target_weight": ("ml", "estimates noise variances by likelihood"),
-            "parameter_uncertainty": (None, "has plug-in variances"),
+            "volatility": (
+                None,
+                "has constant noise variances: smoothed ones need residuals of factors, "
+                "which here are filtered with the variances themselves",
+            ),
         }
         for name, (default, reason) in refused.items():
             if getattr(self, name) != default:
@@ -225,25 +229,29 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             config.only_with("series of a lower frequency than the panel's")
         x, y, k = training.x, training.y, config.n_factors
         limits = {"tolerance": config.tolerance, "max_iterations": config.max_iterations}
+        lags = 0 if config.dynamics is None else config.dynamics.lags
+        motion = (panel.times[: len(x)], kinds, panel.frequency) if lags or any(kinds) else None
         ratio = None if isinstance(config.target_weight, str) else config.target_weight
-        if config.target_weight == "cv":
+        if config.target_weight == "cv" and motion is None:
             ratio = choose_ratio(x, y, k, config.lead)[0]
+        elif config.target_weight == "cv" and motion is not None:
+            ratio = choose_state_ratio(x, y, k, *motion, lags, lead=config.lead)[0]
         fit = fit_targeted(x, y, k, ratio=ratio, **limits)
-        paths = states = draws = None
+        paths = states = draws = state_draws = None
+        bootstrap, pairs = config.parameter_uncertainty, np.hstack([x, y])
         if config.volatility is not None:
             moving = fit_moving(x, y, fit, config.volatility.decays, **limits)
             fit, paths = moving.fit, (moving.x_path, moving.y_path)
-        elif config.dynamics is not None or any(kinds):
-            lags = 0 if config.dynamics is None else config.dynamics.lags
-            pairs = np.hstack([x, y])
-            times = panel.times[: len(pairs)]
-            fit, states = fit_states(
-                pairs, times, kinds, panel.frequency, fit, lags, lead=config.lead, **limits
-            )
-        bootstrap = config.parameter_uncertainty
+        elif motion is not None:
+            fit, states = fit_states(pairs, *motion, fit, lags, lead=config.lead, ratio=ratio, **limits)
         if bootstrap is not None:
-            observed = np.isfinite(np.hstack([x, y]))
-            draws = draw_parameters(fit, observed, bootstrap.n_draws, bootstrap.seed, ratio=ratio)
+            size = bootstrap.n_draws, bootstrap.seed
+            observed = np.isfinite(pairs)
+            if states is None:
+                draws = draw_parameters(fit, observed, *size, ratio=ratio)
+            else:
+                times = panel.times[: len(x)]
+                state_draws = draw_states(fit, states, observed, times, *size, lead=config.lead, ratio=ratio)
         p = training.series.n_predictors
         estimates = PTFAEstimates(
             series=training.series,
@@ -257,6 +265,7 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
             boundary=fit.boundary,
             noise_ratio=math.nan if ratio is None else ratio,
             draws=draws,
+            state_draws=state_draws,
         )
         return estimates, self._summary(estimates, fit, training)
 
@@ -347,7 +356,14 @@ class PTFAModel(LatentFactorModel[PTFAConfig, PTFAEstimates]):
         if estimates.states is not None:
             k = self.config.n_factors
             native = StateForecasts.of(
-                index, given, before, series, estimates.loadings, estimates.states, _WHO
+                index,
+                given,
+                before,
+                series,
+                estimates.loadings,
+                estimates.states,
+                _WHO,
+                estimates.state_draws,
             )
             mean, covariance = native.moments(0)
             forecasts = native.targets(series.lead, mean, covariance)[0]

@@ -1,5 +1,7 @@
 """Nowcasting: what was published when, what it says about a target now, and what news changed it."""
 
+from latentfactors.nowcast.audit import VintageAudit, audit_vintages
+from latentfactors.nowcast.bootstrap import ParameterBootstrap, bootstrap_parameters
 from latentfactors.nowcast.calendar import Release, ReleaseCalendar
 from latentfactors.nowcast.estimate import Nowcast, nowcast
 from latentfactors.nowcast.fans import LevelFan
@@ -14,11 +16,15 @@ __all__ = [
     "NewsDecomposition",
     "Nowcast",
     "NowcastPredictor",
+    "ParameterBootstrap",
     "Release",
     "ReleaseCalendar",
     "SeriesBenchmark",
     "SeriesBenchmarkConfig",
+    "VintageAudit",
     "VintageStore",
+    "audit_vintages",
+    "bootstrap_parameters",
     "composite_indicator",
     "nowcast",
     "nowcast_news",

@@ -216,7 +216,10 @@ def r_squared_heat_map(
             f"values are {grid.shape}, labels make {(len(rows), len(columns))}: give one label a line"
         )
     limit = float(np.nanmax(np.abs(grid), initial=0.0)) or 1.0
-    text = [["" if not np.isfinite(v) else f"{v:.2f}".replace("-", "−") for v in line] for line in grid]
+    text = [
+        ["" if not np.isfinite(v) else f"{round(v, 2) + 0.0:.2f}".replace("-", "−") for v in line]
+        for line in grid
+    ]
     figure = go.Figure(
         go.Heatmap(
             z=grid, x=[html.escape(c) for c in columns], y=[html.escape(r) for r in rows], text=text,

@@ -45,7 +45,7 @@ def nowcast_path_figure(
         if np.isfinite(spread).all():
             figure.add_scatter(
                 x=np.concatenate([x, x[::-1]]), y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
-                fill="toself", fillcolor=SHADE, line={"width": 0}, hoverinfo="skip",
+                mode="lines", fill="toself", fillcolor=SHADE, line={"width": 0}, hoverinfo="skip",
                 name=f"{level:.0%} interval", legendgroup="interval", showlegend=first,
             )  # fmt: skip
         figure.add_scatter(
@@ -154,8 +154,8 @@ def fan_figure(
     for k in range(n // 2):
         low, high = paths[k], paths[n - 1 - k]
         figure.add_scatter(
-            x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
-            fillcolor="rgba(0, 114, 178, 0.18)", line={"width": 0}, hoverinfo="skip",
+            x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines",
+            fill="toself", fillcolor="rgba(0, 114, 178, 0.18)", line={"width": 0}, hoverinfo="skip",
             name=f"{probabilities[n - 1 - k] - probabilities[k]:.0%}",
         )  # fmt: skip
     if n % 2:

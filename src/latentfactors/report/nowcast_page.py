@@ -16,6 +16,7 @@ from latentfactors.frames import write_atomically
 from latentfactors.nowcast import composite_indicator
 from latentfactors.nowcast_jobs import NowcastRun
 from latentfactors.report import nowcast_figures as figures
+from latentfactors.validate import count
 
 try:
     import jinja2
@@ -47,6 +48,7 @@ def render_nowcast(run: NowcastRun) -> str:
     source = resources.files("latentfactors.report").joinpath("nowcast.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     summary = run.model.summary
+    known = found.parameter_covariance is None
     return environment.from_string(source).render(
         title=f"Nowcast of {found.target}",
         as_of=str(found.as_of),
@@ -54,6 +56,7 @@ def render_nowcast(run: NowcastRun) -> str:
         numbers=numbers,
         unit=f" ({found.transformation.replace('_', ' ')})" if found.transformation else "",
         level=f"{options.level:.0%}",
+        density="of the state, parameters taken as known" if known else "of state and parameters",
         sections=[*_path(run), *_fan(run), *_news(run), *_indicator(run)],
         remarks=[summary.reason, *summary.warnings, *run.panel.notes, *run.notes],
         plotly=get_plotlyjs(),
@@ -78,7 +81,9 @@ def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
     )  # fmt: skip
     figure = figures.nowcast_path_figure(record, level=run.job.options.level)
     text = (
-        f"{len(run.history)} earlier snapshots of the same target." if run.history else "The first snapshot."
+        f"{count(len(run.history), 'earlier snapshot')} of the same target."
+        if run.history
+        else "The first snapshot."
     )
     return [("path", "Path", text, None, _drawn(figure))]
 

@@ -272,6 +272,7 @@ class RiskModel:
         index = self.state.index
         rows = slice(int(index.offsets[a]), int(index.offsets[b]))
         issuers = category_codes(self.panel, self.config.specific.issuer, rows)
+        share = self.state.measurement.residual_share
         return replace(
             moments,
             factors=tuple(each.update(self.factors[a:b]) for each in moments.factors),
@@ -280,6 +281,7 @@ class RiskModel:
                 self.position[rows],
                 index.offsets[a : b + 1] - index.offsets[a],
                 issuers,
+                None if share is None else share[rows],
             ),
             first=index.times[a] if moments.first is None else moments.first,
             last=index.times[b - 1],

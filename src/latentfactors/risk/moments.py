@@ -4,7 +4,8 @@ Factors      z_t = f_t - reference, o_t = 1 where observed, weights lambda^(age)
              C_l = sum z_t z_(t-l)'   A_l = sum z_t o_(t-l)'   E_l = sum o_t z_(t-l)'   N_l = sum o_t o_(t-l)'
 Centred      G_l = C_l - m o E_l - A_l o m' + mm' o N_l = sum (z_t - m)(z_(t-l) - m)' over observed pairs,
              m_k = A_0,kk / N_0,kk each factor's own mean ("o": entry by entry)
-Residuals    by asset: Q_i = sum u_ti^2 and n_i = sum 1, weighted alike
+Residuals    by asset: Q_i = sum u_ti^2 and n_i = sum s_ti, weighted alike; s_ti = E u_ti^2 / d_i where the
+             model says how much smaller than the error of a new value it is, 1 otherwise
 Issuers      P = sum over periods and issuers of (sum_i u_i)^2 - sum_i u_i^2   (ordered pairs of one issuer)
              O = sum (n_g - 1) sum_i u_i^2;   P/O is the within-issuer correlation of equal variances
 
@@ -129,7 +130,7 @@ class ResidualMoments:
     ----------
     decay : lambda, in (0, 1]
     assets : (N,) labels, in order of first appearance
-    squares, weights : (N,) Q_i and n_i
+    squares, weights : (N,) Q_i and n_i, where a residual that is small for having been fitted counts less
     issuer_pairs, issuer_own : P and O of the module's formula, 0 without issuers
     """
 
@@ -172,6 +173,7 @@ class ResidualMoments:
         position: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         issuers: npt.NDArray[np.int64] | None = None,
+        shares: FloatArray | None = None,
     ) -> ResidualMoments:
         """With the rows of further periods.
 
@@ -181,6 +183,7 @@ class ResidualMoments:
         position : (R,) place of every row's asset among the labels
         offsets : (S + 1,) row bounds of the S periods, the first being 0
         issuers : (R,) code of every row's issuer, -1 for none
+        shares : (R,) expected square of every residual, relative to the variance wanted; None: 1
         """
         steps = len(offsets) - 1
         if steps == 0:
@@ -190,6 +193,7 @@ class ResidualMoments:
         period = np.repeat(np.arange(steps), np.diff(offsets))[known]
         weight, u = self.decay ** (steps - 1.0 - period), residuals[known]
         n, place = len(self.assets), position[known]
+        counted = weight if shares is None else weight * shares[known]
         pairs, own = 0.0, 0.0
         if issuers is not None:
             with_issuer = issuers[known] >= 0
@@ -205,7 +209,7 @@ class ResidualMoments:
         return replace(
             self,
             squares=faded * self.squares + np.bincount(place, weight * u * u, n),
-            weights=faded * self.weights + np.bincount(place, weight, n),
+            weights=faded * self.weights + np.bincount(place, counted, n),
             issuer_pairs=faded * self.issuer_pairs + pairs,
             issuer_own=faded * self.issuer_own + own,
         )

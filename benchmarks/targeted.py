@@ -1,6 +1,6 @@
 """How fast PTFA's likelihood is maximised, and how high, beside the `ptfa` package (0.4.8) where installed.
 
-    python benchmarks/ptfa.py [--slow-peer]
+    python benchmarks/targeted.py [--slow-peer]
 
 Both get the same standardised arrays in one process; the peer runs to its own tolerance
 (`r2_stop=False`). Its log-likelihood is computed here from the parameters that it ends with. `--slow-peer`
@@ -10,10 +10,8 @@ adds its minutes-long VAR.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from _common import machine, markdown_table
@@ -39,15 +37,10 @@ CASES = {
 
 def peers():
     """The peer's static and dynamic classes, or None."""
-    here = Path(__file__).parent.resolve()  # this file has the peer's name
-    kept = list(sys.path)
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     try:
         from ptfa import ProbabilisticTFA, ProbabilisticTFA_DynamicFactors
     except ImportError:
         return None
-    finally:
-        sys.path[:] = kept
     return ProbabilisticTFA, ProbabilisticTFA_DynamicFactors
 
 
