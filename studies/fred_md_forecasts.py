@@ -1,6 +1,6 @@
 """Production, prices and unemployment from the other series of FRED-MD, one to twelve months ahead.
 
-python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 12]
+python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 1]
 
 Seven factors, windows of 180 months: probabilistic targeted factors, principal components and partial least
 squares, each trained for its target and its horizon, against an autoregression and the mean of the window.
@@ -136,7 +136,7 @@ def stars(p):
 
 def main():
     more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--step", type=int, default=12, help="months forecast by one fit")
+    more.add_argument("--step", type=int, default=1, help="months forecast by one fit")
     options = arguments(__doc__.splitlines()[0], more)
     folder = data_folder(options.data, "fred_md")
     began, worked = time.perf_counter(), cpu_seconds()
@@ -187,15 +187,16 @@ def main():
 
 
 def describe(panel, splits, lines, dropped, slow, failed):
+    every = "month" if splits.step == 1 else f"{splits.step} months"
     heads = ["target", "forecast", "all", "DM", "no COVID", "DM", "to 2020-02", "DM", "90% covers"]
     return [
         f"`python studies/fred_md_forecasts.py --step {splits.step}`\n\n"
         "FRED-MD, vintage of April 2023 as published, official transformations, outliers left in; "
         f"{panel.assets.size} series, {panel.times[0]} to {panel.times[-1]}. INDPRO: log difference; "
         "CPIAUCSL: second log difference; UNRATE: difference; each in the single month h months ahead. "
-        f"Windows of {WINDOW} months, a new fit every {splits.step} months, factors brought up to date every "
-        f"month. {K} factors unless stated; PTFA, PCA and PLS are trained for one target and one horizon at "
-        "a time on all other series, so unlike the autoregression (direct, up to 12 lags by BIC) they do not "
+        f"Windows of {WINDOW} months, a new fit every {every}, factors brought up to date every month. "
+        f"{K} factors unless stated; PTFA, PCA and PLS are trained for one target and one horizon at a time "
+        "on all other series, so unlike the autoregression (direct, up to 12 lags by BIC) they do not "
         "see the target's own past. Nothing is imputed: PTFA by exact EM, PCA by least squares on observed "
         f"cells. {len(slow) - sum(slow)} of {len(slow)} fits of PTFA stopped short of convergence; "
         f"{failed or 'no'} fit failed. Remarks of the fits: {'; '.join(sorted(dropped)) or 'none'}.",
