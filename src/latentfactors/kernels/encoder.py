@@ -29,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.adjacency import Pattern, asset_equations, fitted, period_equations, to_slots
+from latentfactors.kernels.em import anderson
 from latentfactors.kernels.gauge import find_nesting
-from latentfactors.kernels.masked_als import MaskedFit, accelerate, first_loadings, root_mean_square, solve
+from latentfactors.kernels.masked_als import MaskedFit, first_loadings, root_mean_square, solve
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -87,7 +88,7 @@ def fit_encoder(
     weights, path, converged, reason = descend(problem, tolerance, max_iterations)
     n = len(path) - 1
     if normalisation == "mean":
-        found = accelerate(
+        found = anderson(
             problem.sweep,
             weights,
             distance=lambda new, old: float(np.linalg.norm(new - old) / np.linalg.norm(new)),

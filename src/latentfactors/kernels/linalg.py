@@ -274,6 +274,16 @@ def _triangle(size: int) -> tuple[IntArray, IntArray]:
     return rows, columns
 
 
+def distinct_rows(mask: FloatArray) -> tuple[IntArray, IntArray]:
+    """Of a mask (n, m): a row of each kind (U,), and the kind of every row (n,)."""
+    if not mask.size:
+        return np.arange(min(len(mask), 1)), np.zeros(len(mask), dtype=np.intp)
+    bits = np.ascontiguousarray(np.packbits(mask > 0.0, axis=1))
+    words = bits.view(np.dtype((np.void, bits.shape[1])))[:, 0]
+    _, first, codes = np.unique(words, return_index=True, return_inverse=True)
+    return first, codes
+
+
 def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
     """B_o'B_o and B_o'r_o of every period over its observed assets, each period by products of its own.
 
@@ -298,9 +308,12 @@ def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray
     filled = np.ascontiguousarray(np.where(np.isfinite(kept), kept, 0.0))
     products = outer_products(b)
     n_periods = values.shape[0]
-    packed = np.empty((n_periods, products.shape[1]))
     crosses = np.empty((n_periods, b.shape[1]))
     for t in range(n_periods):
-        np.dot(observed[t], products, out=packed[t])
         np.dot(filled[t], b, out=crosses[t])
-    return unpack(packed), crosses, np.isfinite(kept).sum(axis=1)
+    # a period that sees what another one saw has the same product, to the bit
+    first, codes = distinct_rows(observed)
+    packed = np.empty((first.size, products.shape[1]))
+    for row, t in zip(packed, first.tolist(), strict=True):
+        np.dot(observed[t], products, out=row)
+    return unpack(packed)[codes], crosses, np.isfinite(kept).sum(axis=1)

@@ -25,8 +25,7 @@ References       Ghiye, Barreau, Carlier & Vazirgiannis (2025), Journal of Finan
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +39,13 @@ from latentfactors.kernels.adjacency import (
     to_slots,
 )
 from latentfactors.kernels.als import start_loadings
-from latentfactors.kernels.em import FixedPoint
+from latentfactors.kernels.em import anderson
 from latentfactors.kernels.gauge import Nesting, balance, find_nesting
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _EXACT_FIT = 1e-27  # of the sum of squares: rounding alone
-_MEMORY = 15  # sweeps that are mixed
-_SLACK = 1e-12  # relative rise of the objective that is rounding
 _JITTER = (
     1e-13  # of the mean diagonal: what keeps a singular system solvable, far below any ridge that matters
 )
@@ -121,7 +118,7 @@ def fit_masked(
         return float(np.linalg.norm(new - old) / max(np.linalg.norm(new), 1e-300))
 
     first = first_loadings(y, pattern, nesting) if start is None else start
-    found = accelerate(
+    found = anderson(
         sweep, first, distance=distance, tolerance=tolerance, max_iterations=max_iterations, floor=_EXACT_FIT
     )
     factors = factor_step(found.parameters)
@@ -129,48 +126,6 @@ def fit_masked(
     return MaskedFit(
         found.parameters, unit * factors, path, found.n_iterations, found.converged, found.reason
     )
-
-
-def accelerate(
-    step: Callable[[FloatArray], tuple[FloatArray, float]],
-    start: FloatArray,
-    *,
-    distance: Callable[[FloatArray, FloatArray], float],
-    tolerance: float,
-    max_iterations: int,
-    floor: float,
-) -> FixedPoint:
-    """Fixed point of a map x -> M(x) that never raises an objective, by safeguarded Anderson mixing.
-
-    With d_k = M(x_k) - x_k and the differences D, X of the last d and M(x): x' = M(x) - X argmin |d - D w|.
-    `step`, `distance` and the answer are those of `em.squarem`; stops when |M(x) - x| is at most the
-    tolerance twice in a row.
-    """
-    x, images, moves = np.array(start), [], []
-    path: list[float] = []
-    gap, close, plain = math.inf, 0, x
-    for n in range(1, max_iterations + 1):
-        image, reached = step(x)
-        if path and not reached <= path[-1] * (1.0 + _SLACK):
-            # the plain sweep from the last good point cannot be worse; what was mixed is forgotten
-            x, images, moves = plain, [], []
-            continue
-        path.append(reached)
-        gap = distance(image, x)
-        close = close + 1 if gap <= tolerance else 0
-        if reached <= floor or close == 2:
-            exact = "the objective is zero up to rounding"
-            reason = exact if reached <= floor else f"a sweep moves the loadings by {gap:.1e} of their size"
-            return FixedPoint(image, tuple(path), n, True, reason)
-        images, moves = [*images[-_MEMORY:], image], [*moves[-_MEMORY:], image - x]
-        plain = x = image
-        if len(moves) > 1:
-            history, former = np.array(moves), np.array(images)
-            bends = history[1:] - history[:-1]
-            weights = np.linalg.lstsq(bends @ bends.T, bends @ moves[-1], rcond=1e-14)[0]
-            x = image - weights @ (former[1:] - former[:-1])
-    reason = f"stopped after {max_iterations} sweeps, the last moved the loadings by {gap:.1e} of their size"
-    return FixedPoint(plain, tuple(path), max_iterations, False, reason)
 
 
 def first_loadings(y: FloatArray, pattern: Pattern, nesting: Nesting) -> FloatArray:
