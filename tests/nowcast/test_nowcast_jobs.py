@@ -208,7 +208,7 @@ def test_targeted_factors_run_the_desk(capsys, folder):
 
 D2FM = """type = "d2fm"
 n_factors = 1
-hidden_units = [4]
+hidden_units = [6]
 decoder = "{decoder}"
 pretraining_epochs = 20
 epochs_per_iteration = 10
@@ -223,7 +223,7 @@ def test_deep_factors_run_the_desk(capsys, folder, decoder):
     text = CONFIG.replace(linear, D2FM.format(decoder=decoder)).replace('indicator = "m1"\n', "ahead = 0\n")
     (folder / "config.toml").write_text(text)
     first = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
-    assert first.model.config.hidden_units == (4,)
+    assert first.model.config.hidden_units == (6,)
     code, out, err = run(capsys, "nowcast", folder / "config.toml", "--as-of", "2008-03-04")
     assert (code, err) == (0, "")
     assert "re-estimation" in out

@@ -259,11 +259,7 @@ def pack(matrices: FloatArray) -> FloatArray:
 
 def unpack(packed: FloatArray) -> FloatArray:
     """Packed (n, K(K+1)/2) to symmetric (n, K, K)."""
-    size = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
-    rows, columns = _triangle(size)
-    index = np.empty((size, size), dtype=np.intp)
-    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
-    return packed[:, index]
+    return np.take(packed, _square((math.isqrt(8 * packed.shape[1] + 1) - 1) // 2), axis=1)
 
 
 @cache
@@ -272,6 +268,16 @@ def _triangle(size: int) -> tuple[IntArray, IntArray]:
     rows, columns = np.triu_indices(size)
     rows.flags.writeable = columns.flags.writeable = False
     return rows, columns
+
+
+@cache
+def _square(size: int) -> IntArray:
+    """(K, K) places of a symmetric matrix's entries in its packed form."""
+    rows, columns = _triangle(size)
+    index = np.empty((size, size), dtype=np.intp)
+    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
+    index.flags.writeable = False
+    return index
 
 
 def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
