@@ -541,12 +541,13 @@ NEURIF_CONFIGS = {
     ),
 }
 CROSS_SECTION = "firms attend to all rows of their period, those without a value included"
+# as many epochs as fit into one scan of 64 steps, so that pre-training and iterations are one program
 D2FM_CONFIGS = {
     "linear decoder": D2FMConfig(
         n_factors=2,
         hidden_units=(8,),
         epochs_per_iteration=30,
-        pretraining_epochs=120,
+        pretraining_epochs=60,
         max_iterations=3,
         n_draws=10,
     ),
@@ -555,7 +556,7 @@ D2FM_CONFIGS = {
         hidden_units=(6,),
         decoder="symmetric",
         epochs_per_iteration=30,
-        pretraining_epochs=120,
+        pretraining_epochs=60,
         max_iterations=3,
         n_draws=10,
     ),
@@ -746,8 +747,7 @@ CASES: list[Case] = [
             NativeFactorForecaster,
             NativeMapper,
         ),
-        exact=exact_mirrored,
-        exact_tolerance=1e-3,
+        # means are those of the other months, so not exactly the process's: its plain siblings are exact
         declared=dynamic_declared,
         bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
         shifts=True,
