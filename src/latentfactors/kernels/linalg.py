@@ -259,11 +259,7 @@ def pack(matrices: FloatArray) -> FloatArray:
 
 def unpack(packed: FloatArray) -> FloatArray:
     """Packed (n, K(K+1)/2) to symmetric (n, K, K)."""
-    size = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
-    rows, columns = _triangle(size)
-    index = np.empty((size, size), dtype=np.intp)
-    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
-    return packed[:, index]
+    return np.take(packed, _square((math.isqrt(8 * packed.shape[1] + 1) - 1) // 2), axis=1)
 
 
 @cache
@@ -282,6 +278,16 @@ def distinct_rows(mask: FloatArray) -> tuple[IntArray, IntArray]:
     words = bits.view(np.dtype((np.void, bits.shape[1])))[:, 0]
     _, first, codes = np.unique(words, return_index=True, return_inverse=True)
     return first, codes
+
+
+@cache
+def _square(size: int) -> IntArray:
+    """(K, K) places of a symmetric matrix's entries in its packed form."""
+    rows, columns = _triangle(size)
+    index = np.empty((size, size), dtype=np.intp)
+    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
+    index.flags.writeable = False
+    return index
 
 
 def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
