@@ -170,11 +170,12 @@ def test_balance_and_gauge_keep_every_fitted_value():
     assert np.abs(factors[:, [1, 2]].T @ factors[:, 0]).max() < 1e-10
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 3.0])
-def test_alternating_least_squares_never_rises(shrinkage):
+@pytest.mark.parametrize(("shrinkage", "groups"), [(0.0, False), (3.0, False), (3.0, True)])
+def test_alternating_least_squares_never_rises(shrinkage, groups):
     pattern, _, assets, rng = migrating_pattern()
     values = rng.normal(size=assets.size)
-    path = np.array(fit_masked(values, pattern, ridge=0.1, shrinkage=shrinkage).objective_path)
+    fit = fit_masked(values, pattern, ridge=0.1, shrinkage=shrinkage, group_effects=groups)
+    path = np.array(fit.objective_path)
     assert len(path) > 5
     assert np.diff(path).max() <= 1e-12
 
