@@ -193,6 +193,17 @@ def test_encoder_gradient_is_the_numerical_one(normalisation):
         assert (up - down) / 2e-6 == pytest.approx(gradient[slot], abs=1e-7)
 
 
+def test_a_tighter_tolerance_does_not_make_loadings_of_short_histories_run_away():
+    truth = credit_panel(n_assets=200, n_periods=120, seed=5)
+    later, scores = truth.panel.index.period_codes >= 100, []
+    for tolerance in (1e-4, 1e-8):
+        model = GraphFactorModel(GraphFactorConfig(tolerance=tolerance))
+        model.fit(truth.panel.between(0, 100))
+        assert np.abs(model.estimates.loadings).max() < 20.0
+        scores.append(r_squared(truth.expected[later], model.extract(truth.panel).reconstruction()[later]))
+    assert scores[1] > scores[0] - 0.01
+
+
 def test_softmax_weights_sum_to_one_over_the_assets_available():
     pattern, _, assets, rng = migrating_pattern()
     factors = encode(pattern, rng.normal(size=pattern.n_slots), np.full(assets.size, 7.0), "softmax")
