@@ -92,6 +92,8 @@ def main():
     for name, each in predictors.items():
         results[name] = walk_forward(each, panel, splits, n_jobs=options.jobs, store=options.store)
         print(f"  {name}: {results[name].seconds:.1f} s", flush=True)
+        for failure in results[name].failures:
+            print(f"    {failure.split}: {failure.error}", flush=True)
     scores = {line["name"]: line for line in metrics_table(results).to_dicts()}
     last = panel.n_realised
     inside = in_sample(structural, panel.between(0, last))
@@ -117,11 +119,13 @@ def main():
     heads = ["forecast", *(f"{head} ({n})" for n in (5, 10) for head in half)]
     text.append(table(heads, [long_short_line(name, each) for name, each in results.items()]))
     release_workers()
+    reused = sum(each.n_reused for each in results.values())
     seconds, used = time.perf_counter() - began, cpu_seconds() - used
     versions = machine("jax", "equinox", "optax", "polars")
     text.append(
         f"{versions}; {seconds / 60:.1f} minutes, {used / 60:.1f} CPU minutes with {options.jobs} "
-        f"{'process' if options.jobs == 1 else 'processes'}, on a machine busy with other work."
+        f"{'process' if options.jobs == 1 else 'processes'}, on a machine busy with other work"
+        + (f"; {reused} finished refits came from the store of an interrupted run." if reused else ".")
     )
     figures(results)
     if options.quick:
@@ -168,7 +172,8 @@ def describe(panel, scores, last, step):
         f"french_characteristics: 175 portfolios, {panel.times[0]} to {panel.times[last - 1]}, "
         f"{len(panel.characteristic_names)} ranked characteristics with the constant. Test months {FIRST} to "
         f"{panel.times[last - 1]}, expanding window, **every model refitted every {step} months** (the paper "
-        f"refits every 12); {failed or 'no'} fit failed.\n\n"
+        f"refits every 12). Refits that failed (loadings lost rank): {failed or 'none'}; their "
+        "months count for no model.\n\n"
         "CA1 has one hidden layer of 32 units, CA2 32 and 16, with batch norm; factors by projection. Every "
         f"refit starts afresh: {TRAINING.n_ensemble} members averaged after alignment, up to "
         f"{TRAINING.epochs} epochs of Adam, batches of {TRAINING.batch} months, learning rate "
@@ -192,7 +197,7 @@ def figures(results):
     OUTPUT.mkdir(exist_ok=True)
     most = max(int(name[4:-1]) for name in results if name.startswith("CA2"))
     names = [*(f"{family}({most})" for family in ("IPCA", "CA1", "CA2", "RP-PCA")), "FF5", MEAN]
-    few = {name: results[name] for name in names}
+    few = {name: results[name] for name in names if not results[name].failures}
     sorts = {name: sort_portfolios(each, n_quantiles=5) for name, each in few.items()}
     drawn = {
         "errors": errors_figure(few),
