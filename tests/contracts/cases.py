@@ -465,6 +465,11 @@ NAMED_CASES = {
         gauge_declared,
     ),
     "CFM, shrunken": (CreditFactorModel(CreditFactorConfig(shrinkage=5.0, tolerance=1e-12)), None, None),
+    "CFM, to group means": (
+        CreditFactorModel(CreditFactorConfig(shrinkage=5.0, shrink_to="group_mean", tolerance=1e-12)),
+        None,
+        gauge_declared,
+    ),
     "CFM, BARRA": (
         CreditFactorModel(CreditFactorConfig(attributes=("sector",), shrinkage=math.inf)),
         exact_categories,
