@@ -64,7 +64,7 @@ def invert_few(A: FloatArray) -> tuple[FloatArray, FloatArray]:
         if factor is None:
             return invert_pd_batch(A)
         logdet[u] = 2.0 * float(np.log(np.diagonal(factor)).sum())
-        inverse = lapack.dpotri(factor)[0]
+        inverse = lapack.dpotri(factor)[0]  # pyright: ignore[reportAttributeAccessIssue]
         out[u] = np.where(lower, inverse.T, inverse)
     return out, logdet
 
@@ -84,13 +84,13 @@ def solve_few(A: FloatArray, b: FloatArray, patterns: Patterns) -> FloatArray:
         if factor is None:
             out[rows] = solve_psd_batch(np.repeat(each[None], rows.size, axis=0), b[rows])
         else:
-            out[rows] = lapack.dpotrs(factor, b[rows].T)[0].T
+            out[rows] = lapack.dpotrs(factor, b[rows].T)[0].T  # pyright: ignore[reportAttributeAccessIssue]
     return out
 
 
 def _safe_factor(matrix: FloatArray) -> FloatArray | None:
     """Upper Cholesky factor, or None where a pivot is too small for it to be trusted."""
-    factor, failed = lapack.dpotrf(matrix)
+    factor, failed = lapack.dpotrf(matrix)  # pyright: ignore[reportAttributeAccessIssue]
     if failed or (np.square(np.diagonal(factor)) <= _SAFE_PIVOT * np.diagonal(matrix)).any():
         return None
     return np.asarray(factor, dtype=np.float64)

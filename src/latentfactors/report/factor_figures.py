@@ -66,7 +66,8 @@ def scree_figure(counts: FactorCounts, *, most: int = 20) -> go.Figure:
     figure.update_yaxes(autorange="reversed", dtick=1, row=2, col=1)
     # a criterion that names the largest number tried may only have been stopped there
     figure.add_vline(
-        x=counts.max_factors, line={"dash": "dot", "width": 1, "color": "#9AA0A6"}, row=2, col=1,
+        x=counts.max_factors, line={"dash": "dot", "width": 1, "color": "#9AA0A6"},
+        row=2, col=1,  # pyright: ignore[reportArgumentType] (numbers, as everywhere else)
         annotation={"text": "largest tried", "font": {"size": 12}}, annotation_position="bottom right",
     )  # fmt: skip
     figure.update_xaxes(range=[-0.6, shares.size + 0.6])
