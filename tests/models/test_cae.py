@@ -213,6 +213,72 @@ def test_factor_portfolios_earn_the_factors(small):
     )
 
 
+# ------------------------------------------------------------------------ members that die
+
+MORTAL = {"architecture": (6,), "batch_norm": False, "factors": "network"}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Members whose hidden units never fire: no gradient reaches them and loadings are one constant row."""
+
+    def plant(*dead):
+        start = CAEModel._start
+
+        def with_dead(model, data):
+            found = start(model, data)
+            for m in dead:
+                found.parameters["weight_0"][m] = 0.0
+                found.parameters["bias_0"][m] = -1.0
+            return found
+
+        monkeypatch.setattr(CAEModel, "_start", with_dead)
+
+    return plant
+
+
+def test_a_dead_member_counts_for_nothing(small, planted, tmp_path):
+    living = trained(small, **MORTAL, training={"n_ensemble": 2, "validation": 8})
+    planted(2)
+    options = MORTAL | {"training": {"n_ensemble": 3, "validation": 8}}
+    model = trained(small, **options)
+    assert living.summary.warnings == ()
+    assert model.summary.warnings == (
+        "1 of 3 members of the ensemble left out, their loadings have a rank below 2: member 3 of seed 0",
+    )
+    assert model.estimates.members.living.tolist() == [True, True, False]
+    # members do not depend on each other: without the dead one it is the ensemble of two
+    with_dead, without = model.extract(small), living.extract(small)
+    for state in (with_dead, without):
+        assert np.isfinite(state.reconstruction()).all()
+    a, b = with_dead.measurement.loadings.rows(), without.measurement.loadings.rows()
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    a, b = with_dead.factor_returns, without.factor_returns
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * b.std())
+    key = "best_validation_r2"
+    assert model.summary.metrics[key] == pytest.approx(living.summary.metrics[key], abs=1e-5)
+    with pytest.raises(TrainingError, match=r"member 3 of 3 collapsed .* the living ones, 1, 2"):
+        model.estimates.members.only(2)
+    # saved, loaded, trained on
+    assert same(trained(small, **options).estimates, model.estimates)
+    with watch(lambda report: report.epoch == 2):
+        stopped = trained(small, **options)
+    stopped.save(tmp_path)
+    resumed = CAEModel.load(tmp_path)
+    assert (
+        resumed.extract(small).reconstruction().tobytes() == stopped.extract(small).reconstruction().tobytes()
+    )
+    resumed.resume(small)
+    assert same(resumed.estimates, model.estimates)
+    assert resumed.summary.warnings == model.summary.warnings
+
+
+def test_a_fit_without_a_living_member_fails(small, planted):
+    planted(0, 1)
+    with pytest.raises(TrainingError, match="member 1's loadings have rank 1 after training, expected 2"):
+        trained(small, **MORTAL, training={"n_ensemble": 2})
+
+
 # ------------------------------------------------------------------------ checkpoints
 
 

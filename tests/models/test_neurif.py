@@ -92,6 +92,31 @@ def model(panel):
     return fitted(panel.between(0, 40))
 
 
+def test_a_collapsed_member_counts_for_nothing(panel, monkeypatch):
+    options = {"training": {"learning_rate": 1e-12}}  # what is planted stays
+    living = fitted(panel.between(0, 40), training={"n_ensemble": 1, "learning_rate": 1e-12})
+    start = NeurIFModel._start
+
+    def with_dead(model, linear, months):
+        found = start(model, linear, months)
+        gamma = found.parameters["gamma"]
+        gamma[0, :, 1] = gamma[0, :, 0]
+        return found
+
+    monkeypatch.setattr(NeurIFModel, "_start", with_dead)
+    model = fitted(panel.between(0, 40), **options)
+    assert model.summary.warnings == (
+        "1 of 2 members of the ensemble left out, their loadings have a rank below 2: member 1 of seed 0",
+    )
+    with_dead, without = model.extract(panel), living.extract(panel)
+    a, b = with_dead.measurement.loadings.rows(), without.measurement.loadings.rows()
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    premia, expected = with_dead.native.factors(1)[0], without.native.factors(1)[0]
+    np.testing.assert_allclose(premia, expected, rtol=1e-3, atol=1e-4 * np.nanstd(expected))
+    gates = model.estimates.members.gates(panel.characteristics[:20])
+    np.testing.assert_array_equal(gates, model.estimates.members.only(1).gates(panel.characteristics[:20]))
+
+
 # ------------------------------------------------------------------------ formulas against slow twins
 
 

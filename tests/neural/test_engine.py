@@ -20,7 +20,7 @@ from latentfactors.errors import (
     TrainingError,
 )
 from latentfactors.neural import require_deep
-from latentfactors.neural.alignment import align_members, principal_turn
+from latentfactors.neural.alignment import align_members, living_members, principal_turn
 from latentfactors.neural.batches import bucket, padded_order, period_batches, row_batches
 from latentfactors.neural.config import OptimiserSpec
 from latentfactors.neural.perceptron import batch_forward, forward, fresh_layers, fresh_parameters
@@ -274,9 +274,21 @@ def test_the_principal_turn_keeps_the_product_and_declares_itself():
     assert np.all(f.mean(axis=0) >= 0)
 
 
-def test_collapsed_loadings_are_named():
-    gram = np.diag([1.0, 1.0, 1.0, 1e-14])
-    with pytest.raises(TrainingError, match=r"member 2's loadings have rank 1 after training, expected 2"):
+def test_collapsed_members_are_left_out_of_the_alignment():
+    rng = np.random.default_rng(8)
+    loadings = rng.normal(size=(200, 2))
+    members = [loadings @ (rng.normal(size=(2, 2)) + 2 * np.eye(2)) for _ in range(3)]
+    dead = [np.ones((200, 2)), np.zeros((200, 2))]  # rank one, as of dead units, and none
+    stacked = np.hstack([dead[0], *members[:2], dead[1], members[2]])
+    maps = align_members(stacked.T @ stacked / 200, 2)
+    assert living_members(maps).tolist() == [False, True, True, False, True]
+    alone = np.hstack(members)
+    np.testing.assert_allclose(maps[[1, 2, 4]], align_members(alone.T @ alone / 200, 2), atol=1e-9)
+
+
+def test_collapsed_loadings_are_named_where_no_member_is_left():
+    gram = np.diag([1.0, 1e-14, 1.0, 1e-14])
+    with pytest.raises(TrainingError, match=r"member 1's loadings have rank 1 after training, expected 2"):
         align_members(gram, 2)
 
 

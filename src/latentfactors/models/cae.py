@@ -7,7 +7,8 @@ Model            r_(p,i) = beta(z_(p,i))'f_p + e_(p,i)     z (L,) known before p
 Identification   pooled beta'beta/rows = I_K over observed training rows; F'F/T diagonal, descending;
                  mean(f_k) >= 0
 Estimation       mean squared error over observed rows plus an L1 penalty on all weights, Adam, early
-                 stopping; members of an ensemble are aligned (`neural.alignment`), then averaged
+                 stopping; members of an ensemble are aligned (`neural.alignment`), then averaged; those
+                 whose loadings collapsed (rank below K) are left out, and the fit says so
 Factors          least squares of r_p on the loadings (`factors="projection"`) or the factor network; the
                  ex-ante forecast always goes through a forecaster
 Cost             an epoch is O(R (L h_1 + h_1 h_2 + ...)) a member, R the observed rows

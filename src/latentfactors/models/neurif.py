@@ -9,8 +9,8 @@ Identification   pooled Lambda'Lambda/rows = I_K over observed training rows; F^
                  mean(f^_k) >= 0; premia are rotated together with the factors
 Estimation       w MSE(r, Lambda f^) + (1 - w) MSE(r, Lambda f') + orthogonality + instrument penalty, AdamW,
                  early stopping; Gamma starts at IPCA's, the network at zero; members of an ensemble are
-                 aligned (`neural.alignment`), then averaged; premia are f'_t = c + Phi'f^_(t-1) + a_t, whose
-                 VAR(1) is refitted to the identified factors
+                 aligned (`neural.alignment`), then averaged, without those whose loadings collapsed; premia
+                 are f'_t = c + Phi'f^_(t-1) + a_t, whose VAR(1) is refitted to the identified factors
 Limits           a large instrument penalty with w = 1 and no ridge gives IPCA with a constant
 Cost             an epoch is O(R (P d + m d + d^2)) a member: R rows, width d, m induced points
 References       Uddin (2025), Proceedings of CIKM (structure: temporal, channel and spatial attention,

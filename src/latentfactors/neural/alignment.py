@@ -4,6 +4,8 @@ Members know their loadings B_m (n, K) and factors only up to an invertible map.
 (B_m R_m)'(B_m R_m)/n = I, and then turned orthogonally towards the others' mean (generalised Procrustes,
 started at the first member): A_m = R_m Q_m. Loadings average as mean_m B_m A_m and factors as
 mean_m f_m A_m^(-T). All follows from the members' joint Gram matrix, which is collected period by period.
+A member that collapsed (its loadings have a rank below K, as when all its units have died) has no such map:
+A_m = 0 says so, and means are over the living members.
 
 References: Gower (1975), Psychometrika 40(1), generalised Procrustes analysis.
 """
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from latentfactors.errors import InsufficientDataError, TrainingError
 from latentfactors.validate import count
 
-__all__ = ["align_members", "principal_turn"]
+__all__ = ["align_members", "living_members", "one_member", "principal_turn"]
 
 FloatArray = npt.NDArray[np.float64]
 _ROUNDS = 20
@@ -33,19 +35,28 @@ def align_members(gram: FloatArray, n_factors: int) -> FloatArray:
 
     Returns
     -------
-    (M, K, K). The mean of the mapped loadings is not normalised.
+    (M, K, K), zeros for members whose loadings have a rank below K. The mean of the mapped loadings is not
+    normalised.
 
     Raises
     ------
     TrainingError
-        A member's loadings have a rank below K.
+        All members' loadings have a rank below K.
     """
     k, n_members = n_factors, len(gram) // n_factors
     blocks = gram.reshape(n_members, k, n_members, k).transpose(0, 2, 1, 3)
-    roots = np.stack([inverse_root(blocks[m, m], f"member {m + 1}'s loadings") for m in range(n_members)])
+    roots, collapsed = np.zeros((n_members, k, k)), []
+    for m in range(n_members):
+        try:
+            roots[m] = inverse_root(blocks[m, m], f"member {m + 1}'s loadings")
+        except TrainingError as error:
+            collapsed.append(error)
+    if len(collapsed) == n_members:
+        raise collapsed[0]
+    first = int(np.argmax(living_members(roots)))
     # R_m' B_m'B_n R_n / n
     cross = np.einsum("mab,mnac,ncd->mnbd", roots, blocks, roots)
-    turns = np.stack([_nearest_rotation(cross[m, 0]) for m in range(n_members)])
+    turns = np.stack([_nearest_rotation(cross[m, first]) for m in range(n_members)])
     for _ in range(_ROUNDS if n_members > 2 else 0):
         former = turns
         turns = np.stack(
@@ -54,6 +65,27 @@ def align_members(gram: FloatArray, n_factors: int) -> FloatArray:
         if np.abs(turns - former).max() < 1e-12:
             break
     return roots @ turns
+
+
+def living_members(maps: FloatArray) -> npt.NDArray[np.bool_]:
+    """(M,) whether a member has a map (M, K, K) into the common space: False for those that collapsed."""
+    return np.asarray(maps.any(axis=(1, 2)))
+
+
+def one_member(maps: FloatArray, m: int) -> slice:
+    """Where member m stands.
+
+    Raises
+    ------
+    TrainingError
+        It collapsed: it has no loadings in the common space.
+    """
+    if not living_members(maps)[m]:
+        raise TrainingError(
+            f"member {m + 1} of {len(maps)} collapsed in training and is left out: choose among the living "
+            f"ones, {', '.join(str(j + 1) for j in np.flatnonzero(living_members(maps)))}"
+        )
+    return slice(m, m + 1)
 
 
 def inverse_root(moment: FloatArray, what: str) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.estimator import freeze
+from latentfactors.neural.alignment import living_members, one_member
 from latentfactors.neural.histories import past_windows
 from latentfactors.neural.instrumented import (
     amortized_premia,
@@ -40,7 +41,7 @@ class InstrumentedMembers:
     ----------
     parameters : name -> (M, ...)
     layers : name -> (M, ...); is_month (M, slots) of an embedding
-    maps : (M, K, K), A_m into the common space
+    maps : (M, K, K), A_m into the common space; zeros for a member that collapsed, which means leave out
     centre, spread : (L,), of characteristics
     scale : root mean square of training values, input units
     input_scale : (L + 1,), root mean squares of the past's portfolios
@@ -69,9 +70,14 @@ class InstrumentedMembers:
         """Members M."""
         return len(self.maps)
 
+    @property
+    def living(self) -> npt.NDArray[np.bool_]:
+        """(M,) members that count: not those whose loadings collapsed."""
+        return living_members(self.maps)
+
     def only(self, m: int) -> Self:
-        """Member m alone, with its map."""
-        one = slice(m, m + 1)
+        """Member m alone, with its map; a `TrainingError` if it collapsed."""
+        one = one_member(self.maps, m)
         return replace(
             self,
             parameters={name: array[one] for name, array in self.parameters.items()},
@@ -92,7 +98,8 @@ class InstrumentedMembers:
     def gates(self, characteristics: npt.NDArray[Any]) -> FloatArray:
         """(n, L) mean channel gates of rows (n, L); 1 without a gate."""
         z = (characteristics.astype(np.float64) - self.centre) / self.spread
-        return np.mean([channel_gate(z, weights) * np.ones(z.shape) for weights in self._each()], axis=0)
+        gates = np.stack([channel_gate(z, weights) * np.ones(z.shape) for weights in self._each()])
+        return gates[self.living].mean(axis=0)
 
     def loadings(
         self,
@@ -101,11 +108,11 @@ class InstrumentedMembers:
         position: FloatArray | None,
     ) -> FloatArray:
         """(R, K) mean loadings in the common space."""
-        out = np.empty((len(characteristics), self.maps.shape[2]))
+        out, living = np.empty((len(characteristics), self.maps.shape[2])), self.living
         for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             if b > a:
                 own = self.own_loadings(characteristics[a:b], None if position is None else position[a:b])
-                out[a:b] = (own @ self.maps).mean(axis=0)
+                out[a:b] = (own[living] @ self.maps[living]).mean(axis=0)
         return out
 
     def gram(
@@ -147,9 +154,9 @@ class InstrumentedMembers:
         return self._common([self._mean_embedding(m, weights) for m, weights in enumerate(self._each())])
 
     def _common(self, own: list[FloatArray]) -> FloatArray:
-        """The members' mean (K,) of factors in their own spaces."""
-        inverse = np.linalg.inv(self.maps).transpose(0, 2, 1)
-        return self.scale * (np.stack(own)[:, None, :] @ inverse).mean(axis=0)[0]
+        """The living members' mean (K,) of factors in their own spaces."""
+        inverse = np.linalg.inv(self.maps[self.living]).transpose(0, 2, 1)
+        return self.scale * (np.stack(own)[self.living, None, :] @ inverse).mean(axis=0)[0]
 
     def _mean_embedding(self, m: int, weights: Mapping[str, FloatArray]) -> FloatArray:
         months = self.layers["is_month"][m]

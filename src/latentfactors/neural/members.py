@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.estimator import freeze
+from latentfactors.neural.alignment import living_members, one_member
 from latentfactors.neural.perceptron import forward
 from latentfactors.rows import read_only
 
@@ -32,7 +33,7 @@ class Members:
     ----------
     parameters : name -> (M, ...), weights; see `neural.perceptron`, and factor_weight (M, Q, K)
     layers : name -> (M, ...), batch norm's moments
-    maps : (M, K, K), A_m into the common space
+    maps : (M, K, K), A_m into the common space; zeros for a member that collapsed, which means leave out
     centre, spread : (L,), of characteristics
     scale : root mean square of training values, input units
     input_scale : (Q,), root mean squares of the factor network's inputs
@@ -57,9 +58,14 @@ class Members:
         """Members M."""
         return len(self.maps)
 
+    @property
+    def living(self) -> npt.NDArray[np.bool_]:
+        """(M,) members that count: not those whose loadings collapsed."""
+        return living_members(self.maps)
+
     def only(self, m: int) -> Self:
-        """Member m alone, with its map."""
-        one = slice(m, m + 1)
+        """Member m alone, with its map; a `TrainingError` if it collapsed."""
+        one = one_member(self.maps, m)
         return replace(
             self,
             parameters={name: array[one] for name, array in self.parameters.items()},
@@ -74,10 +80,11 @@ class Members:
 
     def loadings(self, characteristics: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> FloatArray:
         """(R, K) mean loadings in the common space."""
-        out = np.empty((len(characteristics), self.maps.shape[2]))
+        out, living = np.empty((len(characteristics), self.maps.shape[2])), self.living
         for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             if b > a:
-                out[a:b] = (self.own_loadings(characteristics[a:b]) @ self.maps).mean(axis=0)
+                own = self.own_loadings(characteristics[a:b])
+                out[a:b] = (own[living] @ self.maps[living]).mean(axis=0)
         return out
 
     def gram(
@@ -95,5 +102,6 @@ class Members:
 
     def network_factors(self, inputs: FloatArray) -> FloatArray:
         """(T, K) factors of the factor network from portfolios (T, Q), in input units."""
-        own = self.scale * ((inputs / self.input_scale) @ self.parameters["factor_weight"])
-        return (own @ np.linalg.inv(self.maps).transpose(0, 2, 1)).mean(axis=0)
+        weights, maps = self.parameters["factor_weight"][self.living], self.maps[self.living]
+        own = self.scale * ((inputs / self.input_scale) @ weights)
+        return (own @ np.linalg.inv(maps).transpose(0, 2, 1)).mean(axis=0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from latentfactors.errors import NotFittedError, PanelMismatchError
 from latentfactors.estimator import Checkpoints, ConfigT, EstimatesT, PanelSignature
@@ -128,8 +129,9 @@ class NetworkModel(LatentFactorModel[ConfigT, EstimatesT], ABC, Generic[ConfigT,
         checkpoints = Checkpoints(found, "best" if "best" in found else None)
         config: Any = self.config
         used, metrics = read[trained.checkpoints[checkpoints.resolve(config.default_checkpoint)]]
+        living = cast("Any", used).members.living
         if "best" in found:
-            metrics = {**metrics, "best_validation_r2": float(state.best_score.mean())}
+            metrics = {**metrics, "best_validation_r2": float(state.best_score[living].mean())}
         factors = np.asarray(cast("Any", used).factors)
         left_out = len(factors) - int(np.isfinite(factors).all(axis=1).sum())
         without = (f"{count(left_out, 'period')} without identified factors",) if left_out else ()
@@ -141,5 +143,16 @@ class NetworkModel(LatentFactorModel[ConfigT, EstimatesT], ABC, Generic[ConfigT,
             objective_name=objective_name,
             metrics=metrics,
             history=state.history,
-            warnings=(*without, *remarks),
+            warnings=(*without, *_collapsed(living, config.n_factors, config.training.seed), *remarks),
         )
+
+
+def _collapsed(living: npt.NDArray[np.bool_], n_factors: int, seed: int) -> tuple[str, ...]:
+    """A remark on members (M,) that are left out, by number: with the seed it says which draws they were."""
+    if living.all():
+        return ()
+    dead = [str(m + 1) for m in np.flatnonzero(~living)]
+    return (
+        f"{len(dead)} of {count(living.size, 'member')} of the ensemble left out, their loadings have a rank "
+        f"below {n_factors}: {'member' if len(dead) == 1 else 'members'} {', '.join(dead)} of seed {seed}",
+    )
