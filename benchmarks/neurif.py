@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ def main() -> None:
             measured = fresh_process(code, setup)
             wall, cpu = json.loads(note.read_text())
         rows.append((n, f"{wall:.1f}", f"{cpu:.1f}", f"{measured.peak_bytes / 2**30:.2f}"))
+        print(*rows[-1], file=sys.stderr, flush=True)  # a large size can take long on a busy machine
     print(machine())
     print(f"T={arguments.periods}, P={P}, load average {os.getloadavg()[0]:.0f}\n")
     print(markdown_table(("assets", "seconds an epoch", "processor seconds", "peak GB"), rows))
