@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _MOST_PANELS = 12
+_MOST_LETTERS = 90  # of column heads that stand side by side without touching
 
 
 def learned_factors_figure(source: FactorSource, *, cumulative: bool = True) -> go.Figure:
@@ -92,13 +93,14 @@ def macro_correlations_figure(found: MacroCorrelations) -> go.Figure:
     """
     text = [
         [
-            f"{value:.2f}{'*' if abs(t) > 3 else ''}" if np.isfinite(value) else ""
+            f"{round(value, 2) + 0.0:.2f}{'*' if abs(t) > 3 else ''}" if np.isfinite(value) else ""
             for value, t in zip(values, ts, strict=True)
         ]
         for values, ts in zip(found.values, found.t_statistics, strict=True)
     ]
-    # Many series read better as lines than as columns.
-    turned = len(found.series_names) > 10
+    # Many series, and long names, read better as lines than as columns.
+    n_series, widest = len(found.series_names), max(len(shortened(name)) for name in found.series_names)
+    turned = n_series > 10 or n_series * (widest + 1) > _MOST_LETTERS
     factors = [html.escape(name) for name in found.factor_names]
     series = [html.escape(shortened(name)) for name in found.series_names]
     z, t, n = found.values, found.t_statistics, found.n_periods
@@ -163,7 +165,7 @@ def loading_profiles_figure(
     n_columns = min(3, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = make_subplots(
-        rows=n_rows, cols=n_columns, shared_yaxes=True, shared_xaxes=True,
+        rows=n_rows, cols=n_columns, shared_yaxes="all", shared_xaxes=True,
         subplot_titles=[html.escape(shortened(found.names[j])) for j in shown],
         vertical_spacing=0.3 / n_rows, horizontal_spacing=0.04,
     )  # fmt: skip
