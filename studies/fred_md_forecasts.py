@@ -1,6 +1,7 @@
 """Production, prices and unemployment from the other series of FRED-MD, one to twelve months ahead.
 
-python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 12]
+python studies/fred_md_forecasts.py [--data FOLDER] [--jobs N] [--quick] [--step 1] [--targets INDPRO]
+                                    [--horizons 1]
 
 Seven factors, windows of 180 months: probabilistic targeted factors, principal components and partial least
 squares, each trained for its target and its horizon, against an autoregression and the mean of the window.
@@ -136,7 +137,9 @@ def stars(p):
 
 def main():
     more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--step", type=int, default=12, help="months forecast by one fit")
+    more.add_argument("--step", type=int, default=1, help="months forecast by one fit")
+    more.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    more.add_argument("--horizons", nargs="+", type=int, choices=HORIZONS, default=list(HORIZONS))
     options = arguments(__doc__.splitlines()[0], more)
     folder = data_folder(options.data, "fred_md")
     began, worked = time.perf_counter(), cpu_seconds()
@@ -146,7 +149,7 @@ def main():
     splits = RollingWindow(size=WINDOW, step=120 if options.quick else options.step)
     small = alone(panel)
     lines, errors, dropped, slow, failed = [], {}, set(), [], 0
-    for horizon in HORIZONS:
+    for horizon in options.horizons:
         plain = {
             "AR": AutoregressivePredictor(max_lags=12, horizon=horizon),
             "mean": HistoricalMeanPredictor(),
@@ -155,7 +158,7 @@ def main():
             name: walk_forward(each, small, splits, horizon=horizon, n_jobs=options.jobs)
             for name, each in plain.items()
         }
-        for target in TARGETS:
+        for target in options.targets:
             results = {
                 name: walk_forward(each, panel, splits, horizon=horizon, n_jobs=options.jobs)
                 for name, each in predictors(target, horizon).items()
@@ -173,7 +176,9 @@ def main():
                 f"  {target}, h = {horizon}: {n} forecasts, {time.perf_counter() - began:.0f} s", flush=True
             )
     release_workers()
-    text = describe(panel, splits, lines, dropped, slow, failed)
+    whole = len(options.targets) == len(TARGETS) and len(options.horizons) == len(HORIZONS)
+    chosen = f" --targets {' '.join(options.targets)} --horizons {' '.join(map(str, options.horizons))}"
+    text = describe(panel, splits, lines, dropped, slow, failed, "" if whole else chosen)
     wall, cpu = time.perf_counter() - began, cpu_seconds() - worked
     text.append(
         f"{machine('polars')}; {wall / 60:.1f} minutes of wall time and {cpu / 60:.1f} of processor time "
@@ -183,19 +188,20 @@ def main():
         print("\n\n".join(text))
         return
     figure(errors)
-    write_section("fred_md_forecasts", "\n\n".join(text))
+    write_section("fred_md_forecasts" if whole else "fred_md_forecasts_part", "\n\n".join(text))
 
 
-def describe(panel, splits, lines, dropped, slow, failed):
+def describe(panel, splits, lines, dropped, slow, failed, chosen):
+    every = "month" if splits.step == 1 else f"{splits.step} months"
     heads = ["target", "forecast", "all", "DM", "no COVID", "DM", "to 2020-02", "DM", "90% covers"]
     return [
-        f"`python studies/fred_md_forecasts.py --step {splits.step}`\n\n"
+        f"`python studies/fred_md_forecasts.py --step {splits.step}{chosen}`\n\n"
         "FRED-MD, vintage of April 2023 as published, official transformations, outliers left in; "
         f"{panel.assets.size} series, {panel.times[0]} to {panel.times[-1]}. INDPRO: log difference; "
         "CPIAUCSL: second log difference; UNRATE: difference; each in the single month h months ahead. "
-        f"Windows of {WINDOW} months, a new fit every {splits.step} months, factors brought up to date every "
-        f"month. {K} factors unless stated; PTFA, PCA and PLS are trained for one target and one horizon at "
-        "a time on all other series, so unlike the autoregression (direct, up to 12 lags by BIC) they do not "
+        f"Windows of {WINDOW} months, a new fit every {every}, factors brought up to date every month. "
+        f"{K} factors unless stated; PTFA, PCA and PLS are trained for one target and one horizon at a time "
+        "on all other series, so unlike the autoregression (direct, up to 12 lags by BIC) they do not "
         "see the target's own past. Nothing is imputed: PTFA by exact EM, PCA by least squares on observed "
         f"cells. {len(slow) - sum(slow)} of {len(slow)} fits of PTFA stopped short of convergence; "
         f"{failed or 'no'} fit failed. Remarks of the fits: {'; '.join(sorted(dropped)) or 'none'}.",

@@ -153,7 +153,7 @@ aggregation = "mariano_murasawa"
 code = 5                         # transformation 1..7, or its name
 \b
 [model]
-type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics = { lags = 1 }
+type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics = { lags = 1 }; or "d2fm"
 n_factors = 1
 # variance_break = { periods = ["2020-03", "2020-04"] }, masked = [...]: months of a pandemic, type "dfm"
 \b

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from latentfactors.kernels import adjacency
 from latentfactors.kernels.adjacency import Pattern
 from latentfactors.kernels.gauge import find_nesting
-from latentfactors.kernels.masked_als import posterior_factors
+from latentfactors.kernels.masked_als import inner_links, posterior_factors
 from latentfactors.model import input_unit_state, known_assets
 from latentfactors.named_factors import NamedFactorEstimates, Training, is_static, row_links
 from latentfactors.panel import Panel
@@ -122,18 +122,12 @@ def expected_loadings(pattern: Pattern, loadings: FloatArray) -> tuple[FloatArra
     """
     nesting, size = find_nesting(pattern), pattern.n_factors
     means, effects = np.zeros(size), np.zeros((size, size))
-    linked = np.zeros((pattern.n_assets, size))
-    linked[pattern.slot_asset, pattern.slot_factor] = 1.0
     for k, own in enumerate(nesting.members):
         if not own.size:
             continue
         means[k] = loadings[own].mean()
-        inner = np.array(
-            [j for j, outer, _ in nesting.pairs if outer == k and nesting.members[j].size < own.size]
-        )
+        inner, design, centre = inner_links(pattern, nesting, k)
         if inner.size:
-            design = linked[pattern.slot_asset[own]][:, inner]
-            centre = design.mean(axis=0)
             found = np.linalg.lstsq(design - centre, loadings[own] - means[k], rcond=1e-10)[0]
             effects[inner, k] = found
             means[k] -= float(centre @ found)

@@ -2,7 +2,7 @@
 
     [data]       releases (.csv or .parquet), series, period, release, value; frequency      or      store
     [[series]]   name; frequency, aggregation, group, code, publication_lag
-    [model]      type = "dfm" or "ptfa", n_factors = 1, ...
+    [model]      type = "dfm", "ptfa" or "d2fm", n_factors = 1, ...
     [nowcast]    target; as_of, ahead, level, indicator
     [bootstrap]  n_draws, seed: parameters drawn anew, for densities that know they are estimated   (optional)
     [run]        output; refit, n_jobs
@@ -43,8 +43,12 @@ from latentfactors.settings import as_table, from_toml, make, named, refuse_unkn
 __all__ = ["NowcastJob", "NowcastRun", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
 
 # A model's config stands beside it: XModel is built from the XConfig named here.
-MODELS = {"dfm": "models.dfm:DynamicFactorModel", "ptfa": "models.ptfa:PTFAModel"}
-_CONFIGS = {"dfm": "DFMConfig", "ptfa": "PTFAConfig"}
+MODELS = {
+    "dfm": "models.dfm:DynamicFactorModel",
+    "ptfa": "models.ptfa:PTFAModel",
+    "d2fm": "models.d2fm:D2FMModel",
+}
+_CONFIGS = {"dfm": "DFMConfig", "ptfa": "PTFAConfig", "d2fm": "D2FMConfig"}
 _SERIES_FIELDS = ("frequency", "aggregation", "group", "code", "publication_lag", "description")
 
 

@@ -6,7 +6,8 @@
 
 The manifest is replaced last and names its arrays by their digest, so a reader sees the old artifact or the
 new one, never a mixture. Objects are rebuilt by their own constructors: frozen dataclasses and estimators.
-The checksums find damage and careless edits; they are no signature, so load artifacts from people you trust.
+The checksums find damage and careless edits: a file with any byte changed is refused, also where it would
+read alike. They are no signature, so load artifacts from people you trust.
 """
 
 from __future__ import annotations
@@ -92,9 +93,7 @@ def save_object(directory: str | Path, item: Any, card: Mapping[str, Any]) -> Pa
     claim_manifest(folder, _FORMAT)
     former = _former_arrays(folder)
     write_atomically(folder / name, payload)
-    write_atomically(
-        folder / "manifest.json", (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-    )
+    write_atomically(folder / "manifest.json", _manifest_bytes(document))
     if former is not None and former != name:
         (folder / former).unlink(missing_ok=True)
     return folder
@@ -155,8 +154,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise StoreError(f"no artifact at {str(folder)!r}: manifest.json is missing")
+    content = path.read_bytes()
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(content)
+        # Two spellings of a number or of a space read alike: the bytes themselves have to be those written.
+        as_written = _manifest_bytes(document) == content
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{str(path)!r} is not a manifest: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
@@ -165,7 +167,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{str(path)!r} has format {document.get('format_version')}, this version reads {_FORMAT_VERSION}"
         )
-    if document.pop("checksum", None) != _checksum(document):
+    if document.pop("checksum", None) != _checksum(document) or not as_written:
         raise StoreError(f"{str(path)!r} does not match its checksum: the file was changed or damaged")
     if not all(isinstance(document.get(part), dict) for part in ("arrays", "card", "versions")) or not (
         {"file", "sha256"} <= document["arrays"].keys() and "content" in document
@@ -180,6 +182,10 @@ def _former_arrays(folder: Path) -> str | None:
         return str(_read_manifest(folder)["arrays"]["file"])
     except StoreError:
         return None
+
+
+def _manifest_bytes(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

@@ -27,12 +27,12 @@ from latentfactors import (
     walk_forward,
 )
 from latentfactors.errors import ConfigurationError, InsufficientDataError, LatentFactorsError
-from latentfactors.evaluate import diebold_mariano, diebold_mariano_table, sort_portfolios
+from latentfactors.evaluate import contenders, diebold_mariano, diebold_mariano_table, sort_portfolios
 from latentfactors.evaluate.comparison import confidence_set_of, period_losses, whole_records
 from latentfactors.evaluate.contenders import named_predictors_of, observed_sets, what_it_sees
 from latentfactors.evaluate.tables import metrics_table
 from latentfactors.kernels import scores
-from latentfactors.simulate import characteristic_panel, static_panel
+from latentfactors.simulate import characteristic_panel, dynamic_factor_panel, static_panel
 
 SPLITS = ExpandingWindow(first=40, step=10)
 
@@ -298,8 +298,30 @@ def test_default_models_are_those_that_the_panel_can_feed(panel):
     assert not {"OLS", "IPCA(3)"} & set(part.models)
     assert "rank_standardise" in part.left_out["OLS, ridge, neural network, IPCA, CAE, NeurIF"]
     series = default_models(replace(bare, value_kind="series"))
-    assert "AR" in series.models
+    assert {"AR", "DFM(1)"} <= set(series.models)
     assert "PCA(1)" not in series.models
+
+
+def test_a_deep_model_takes_part_where_values_are_series_and_jax_is_there(monkeypatch):
+    pytest.importorskip("jax")
+    panel = dynamic_factor_panel(60, 5, 1, seed=3).panel
+    offered = default_models(panel, n_factors=1)
+    deep = offered.models["D2FM(1)"]
+    config = replace(deep.model.config, pretraining_epochs=5, epochs_per_iteration=5, max_iterations=1)
+    small = LatentFactorForecastPipeline(
+        model=type(deep.model)(config), forecaster=deep.forecaster, mapper=deep.mapper
+    )
+    splits = ExpandingWindow(first=50, step=5)
+    found = compare(panel, {"zero": ZeroPredictor(), "deep": small}, splits=splits)
+    assert list(found.results) == ["zero", "deep"]
+    assert not found.left_out
+    forecasts = found.results["deep"].blocks[0].expected_values
+    assert np.isfinite(forecasts).all()
+    assert np.abs(forecasts).max() > 0
+    monkeypatch.setattr(contenders, "_deep", lambda: False)
+    without = default_models(panel, n_factors=1)
+    assert "D2FM(1)" not in without.models
+    assert "latentfactors[deep]" in without.left_out["D2FM"]
 
 
 def test_compare_without_models():

@@ -19,14 +19,16 @@ from latentfactors.kernels.gapped_residuals import fit_aggregate, fit_gapped
 from latentfactors.rows import SeriesInfo
 from latentfactors.simulate import dynamic_factor_panel, trace_r_squareds
 
+# One compiled program serves nearly all fits here: 65 to 96 months, 9 to 16 series, scans of up to 128 steps.
 SMALL = D2FMConfig(
     n_factors=2,
     hidden_units=(8,),
-    max_iterations=6,
-    epochs_per_iteration=60,
-    pretraining_epochs=150,
-    n_draws=20,
+    max_iterations=4,
+    epochs_per_iteration=100,
+    pretraining_epochs=100,
+    n_draws=10,
 )
+LENGTH = 96
 
 
 def fitted(panel, config=SMALL, **changes):
@@ -47,7 +49,7 @@ def panel_of(values, series=None, assets=None):
     )
 
 
-def mixed(order=None, T=120, n=12, n_low=2):
+def mixed(order=None, T=LENGTH, n=12, n_low=2):
     """Monthly series and Mariano-Murasawa aggregates of two of them, in any order of columns."""
     values = dynamic_factor_panel(T, n, 2, rho=0.7, alpha=0.3, seed=2).complete + 3.0
     seen, weights = values.copy(), np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 3.0
@@ -66,7 +68,7 @@ def mixed(order=None, T=120, n=12, n_low=2):
 
 @pytest.fixture(scope="module")
 def truth():
-    return dynamic_factor_panel(150, 15, 2, rho=0.8, alpha=0.5, missing=0.1, seed=3)
+    return dynamic_factor_panel(LENGTH, 15, 2, rho=0.8, alpha=0.5, missing=0.1, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def linear(truth):
 
 @pytest.fixture(scope="module")
 def symmetric(truth):
-    return fitted(truth.panel, decoder="symmetric")
+    return fitted(truth.panel, decoder="symmetric", max_iterations=2)
 
 
 @pytest.fixture(scope="module")
@@ -134,28 +136,31 @@ def test_codes_are_an_affine_map_of_the_factors_that_filtering_sharpens(truth, l
 
 def test_codes_read_no_later_month(truth, linear):
     model, _ = linear
-    cut = truth.panel.between(0, 90)
-    np.testing.assert_allclose(model.encode(cut), model.encode(truth.panel)[:90], atol=1e-10)
+    cut = truth.panel.between(0, 80)
+    np.testing.assert_allclose(model.encode(cut), model.encode(truth.panel)[:80], atol=1e-10)
 
 
-def test_best_of_several_restarts_by_loss(truth):
-    _, summary = fitted(truth.panel, n_restarts=3, max_iterations=1)
-    assert summary.metrics["loss"] < summary.metrics["worst_restart_loss"]
+@pytest.mark.slow
+def test_the_first_of_several_restarts_is_the_one_without_others(truth):
+    several, _ = fitted(truth.panel, n_restarts=3, max_iterations=1)
     alone, _ = fitted(truth.panel, n_restarts=1, max_iterations=1)
-    assert summary.metrics["loss"] <= alone.summary.metrics["loss"] + 1e-3
+    assert several.summary.metrics["loss"] <= alone.summary.metrics["loss"] + 1e-3
 
 
-def test_relu_codes_lags_of_inputs_iid_terms_and_a_loss_on_dynamics(truth):
-    model, _ = fitted(
+def test_restarts_relu_codes_lags_of_inputs_iid_terms_and_a_loss_on_dynamics(truth):
+    model, summary = fitted(
         truth.panel,
         code_link="relu",
         activation="relu",
         input_lags=1,
         idiosyncratic="iid",
         dynamics_weight=0.3,
+        n_restarts=2,
+        max_iterations=1,
     )
+    assert summary.metrics["loss"] < summary.metrics["worst_restart_loss"]
     codes = model.encode(truth.panel)
-    assert codes.shape == (150, 2)
+    assert codes.shape == (LENGTH, 2)
     assert codes.min() >= 0.0
     assert not model.estimates.persistence.any()
     assert model.estimates.network.encoder["weight_0"].shape == (30, 8)
@@ -179,12 +184,12 @@ def test_persistence_is_found_whatever_the_gaps():
 def test_persistence_of_the_months_behind_aggregates():
     rng, weights = np.random.default_rng(1), np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 3.0
     found = []
-    for _ in range(12):
-        e = np.zeros(600)
-        for t in range(1, 600):
+    for _ in range(8):
+        e = np.zeros(450)
+        for t in range(1, 450):
             e[t] = 0.7 * e[t - 1] + rng.normal()
-        total = np.convolve(e, weights)[:600]
-        total[np.arange(600) % 3 != 2] = np.nan
+        total = np.convolve(e, weights)[:450]
+        total[np.arange(450) % 3 != 2] = np.nan
         total[:50] = np.nan
         found.append(fit_aggregate(total, weights, autoregressive=True, smallest_variance=1e-6))
     phi, s = np.median(found, axis=0)
@@ -192,10 +197,21 @@ def test_persistence_of_the_months_behind_aggregates():
     assert s == pytest.approx(1.0, abs=0.3)
 
 
-def test_a_panel_with_most_cells_missing_is_fitted_and_keeps_its_persistence():
-    truth = dynamic_factor_panel(300, 16, 1, rho=0.8, alpha=0.8, missing=0.6, noise="reference_code", seed=5)
-    model, summary = fitted(truth.panel, n_factors=1)
+def test_a_panel_with_most_cells_missing_is_fitted():
+    truth = dynamic_factor_panel(
+        LENGTH, 15, 2, rho=0.8, alpha=0.8, missing=0.6, noise="reference_code", seed=5
+    )
+    model, summary = fitted(truth.panel)
     assert any("splined" in each for each in summary.warnings)
+    assert np.median(model.estimates.persistence) > 0.55
+    factors = model.smooth(truth.panel).factor_returns
+    assert trace_r_squareds(truth.factors, factors)["centred"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_long_panel_with_most_cells_missing_keeps_its_persistence():
+    truth = dynamic_factor_panel(300, 16, 1, rho=0.8, alpha=0.8, missing=0.6, noise="reference_code", seed=5)
+    model, _ = fitted(truth.panel, n_factors=1, pretraining_epochs=150, max_iterations=6)
     assert np.median(model.estimates.persistence) == pytest.approx(0.8, abs=0.1)
     factors = model.smooth(truth.panel).factor_returns
     assert trace_r_squareds(truth.factors, factors)["centred"] > 0.7
@@ -217,22 +233,23 @@ def test_the_order_of_monthly_and_quarterly_columns_does_not_matter(quarterly):
 
 def test_quarters_are_nowcast_and_months_between_are_no_neighbours(quarterly):
     panel, model = quarterly
-    truth = panel.wide()[119, 10]
-    late = panel.mask((panel.index.period_codes == 119) & (panel.asset_codes == 10))
-    law = model.conditional(late, [("s10", panel.times[119])])
+    last = LENGTH - 1
+    truth = panel.wide()[last, 10]
+    late = panel.mask((panel.index.period_codes == last) & (panel.asset_codes == 10))
+    law = model.conditional(late, [("s10", panel.times[last])])
     spread = np.nanstd(panel.wide()[:, 10])
     assert abs(law.mean[0] - truth) < 1.2 * spread
     assert 0.0 < law.covariance[0, 0] < spread**2
     with pytest.raises(PanelMismatchError, match="no value in"):
-        model.conditional(late, [("s10", panel.times[118])])
+        model.conditional(late, [("s10", panel.times[last - 1])])
 
 
 # ----------------------------------------------------------------------------------- forecasts and nowcasts
 
 
 def test_a_distant_forecast_is_the_sample_mean():
-    panel = dynamic_factor_panel(150, 15, 2, rho=0.9, seed=4).panel
-    model, _ = fitted(panel)
+    panel = dynamic_factor_panel(LENGTH, 15, 2, rho=0.9, seed=4).panel
+    model, _ = fitted(panel, max_iterations=2)
     far, variance = model.extract(panel).native.values(400)
     wide = panel.wide()
     np.testing.assert_allclose(far[-15:], wide.mean(axis=0), atol=1e-6 * wide.std())
@@ -247,11 +264,12 @@ def test_a_distant_forecast_with_a_symmetric_decoder_stays_near_the_sample_mean(
 
 def test_news_are_exact_with_a_linear_decoder_and_telescoped_with_another(truth, linear, symmetric):
     panel = truth.panel
-    new_cells = (panel.index.period_codes == 149) & (panel.asset_codes < 4) & panel.observed
-    old = panel.mask(new_cells | ((panel.index.period_codes == 149) & (panel.asset_codes == 9)))
-    new = panel.mask((panel.index.period_codes == 149) & (panel.asset_codes == 9))
+    last = panel.index.period_codes == LENGTH - 1
+    new_cells = last & (panel.asset_codes < 4) & panel.observed
+    old = panel.mask(new_cells | (last & (panel.asset_codes == 9)))
+    new = panel.mask(last & (panel.asset_codes == 9))
     for (model, _), exact in ((linear, True), (symmetric, False)):
-        news = nowcast_news(model, model, old, new, panel.assets[9].item(), panel.times[149])
+        news = nowcast_news(model, model, old, new, panel.assets[9].item(), panel.times[-1])
         assert news.exact is exact
         assert news.contribution.size == new_cells.sum()
         assert news.contribution.sum() == pytest.approx(news.revision, abs=1e-10)
@@ -275,10 +293,10 @@ def test_laws_of_cells_agree_with_expected_values(truth, which, request):
 def test_another_window_runs_through_the_compiled_program(truth):
     from latentfactors.neural import primitive
 
-    fitted(truth.panel.between(0, 120), max_iterations=1)
+    fitted(truth.panel.between(0, 90), max_iterations=1)
     programs = primitive._scan._cached._cache_size()
-    fitted(truth.panel.between(0, 123), max_iterations=1)
-    fitted(truth.panel.select(truth.panel.assets[:-1]).between(0, 119), max_iterations=1)
+    fitted(truth.panel.between(0, 93), max_iterations=1)
+    fitted(truth.panel.select(truth.panel.assets[:-1]).between(0, 89), max_iterations=1)
     assert primitive._scan._cached._cache_size() == programs
 
 

@@ -170,11 +170,12 @@ def test_balance_and_gauge_keep_every_fitted_value():
     assert np.abs(factors[:, [1, 2]].T @ factors[:, 0]).max() < 1e-10
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 3.0])
-def test_alternating_least_squares_never_rises(shrinkage):
+@pytest.mark.parametrize(("shrinkage", "groups"), [(0.0, False), (3.0, False), (3.0, True)])
+def test_alternating_least_squares_never_rises(shrinkage, groups):
     pattern, _, assets, rng = migrating_pattern()
     values = rng.normal(size=assets.size)
-    path = np.array(fit_masked(values, pattern, ridge=0.1, shrinkage=shrinkage).objective_path)
+    fit = fit_masked(values, pattern, ridge=0.1, shrinkage=shrinkage, group_effects=groups)
+    path = np.array(fit.objective_path)
     assert len(path) > 5
     assert np.diff(path).max() <= 1e-12
 
@@ -190,6 +191,16 @@ def test_encoder_gradient_is_the_numerical_one(normalisation):
         step[slot] = 1e-6
         up, down = (problem.value_and_gradient(w + s * step)[0] for s in (1, -1))
         assert (up - down) / 2e-6 == pytest.approx(gradient[slot], abs=1e-7)
+
+
+def test_loadings_are_held_at_any_tolerance():
+    """Without a ridge on loadings, those of short histories cost 0.05 of R2 on later days here."""
+    truth = credit_panel(n_assets=200, n_periods=120, seed=5)
+    later = truth.panel.index.period_codes >= 100
+    for tolerance in (1e-4, 1e-8):
+        model = GraphFactorModel(GraphFactorConfig(tolerance=tolerance))
+        model.fit(truth.panel.between(0, 100))
+        assert r_squared(truth.expected[later], model.extract(truth.panel).reconstruction()[later]) > 0.845
 
 
 def test_softmax_weights_sum_to_one_over_the_assets_available():

@@ -130,10 +130,10 @@ def test_intervals_cover_at_thirty_percent_missing():
 
 @pytest.mark.slow
 def test_intervals_cover_over_four_hundred_replications():
-    share, _ = interval_study(400)
-    assert 0.87 < share < 0.93
-    with_uncertainty, _ = interval_study(60, parameter_uncertainty=Bootstrap(40))
-    assert 0.87 < with_uncertainty < 0.93
+    for settings in ({}, {"parameter_uncertainty": Bootstrap(20)}):
+        share, error = interval_study(400, **settings)
+        assert error < 0.0025
+        assert 0.87 < share < 0.93
 
 
 def test_bootstrap_widens_intervals_and_leaves_means():

@@ -206,6 +206,41 @@ def test_targeted_factors_run_the_desk(capsys, folder):
     assert not (folder / "nowcasts" / "2008-04-20").exists()
 
 
+D2FM = """type = "d2fm"
+n_factors = 1
+hidden_units = [6]
+decoder = "{decoder}"
+pretraining_epochs = 20
+epochs_per_iteration = 10
+max_iterations = 1
+n_draws = 3"""
+
+
+@pytest.mark.parametrize("decoder", ["linear", "symmetric"])
+def test_deep_factors_run_the_desk(capsys, folder, decoder):
+    pytest.importorskip("jax")
+    linear = 'type = "dfm"\nn_factors = 1\ntolerance = 1e-2\nmax_iterations = 30'
+    text = CONFIG.replace(linear, D2FM.format(decoder=decoder)).replace('indicator = "m1"\n', "ahead = 0\n")
+    (folder / "config.toml").write_text(text)
+    first = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
+    assert first.model.config.hidden_units == (6,)
+    code, out, err = run(capsys, "nowcast", folder / "config.toml", "--as-of", "2008-03-04")
+    assert (code, err) == (0, "")
+    assert "re-estimation" in out
+    second = json.loads((folder / "nowcasts" / "2008-03-04" / "snapshot.json").read_text())
+    period = second["periods"][-1]
+    moved = dict(zip(second["periods"], second["mean"], strict=True))[period]
+    moved -= first.nowcast.mean[list(map(str, first.nowcast.periods)).index(period)]
+    assert abs(moved) > 1e-6
+    assert sum(second["news"][period].values()) == pytest.approx(moved, abs=1e-10)
+    lines = pl.read_parquet(folder / "nowcasts" / "2008-03-04" / "news.parquet")
+    weights = lines.filter((pl.col("kind") == "release") & (pl.col("nowcast_period") == period))["weight"]
+    assert weights.len() > 0
+    assert weights.is_nan().all() == (decoder == "symmetric")
+    page = (folder / "nowcasts" / "2008-03-04" / "report.html").read_text()
+    assert ("telescoped" in page) == (decoder == "symmetric")
+
+
 def test_a_bootstrap_widens_the_densities_and_a_break_is_read(folder):
     plain = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
     text = CONFIG.replace('output = "nowcasts"', 'output = "wide"') + "\n[bootstrap]\nn_draws = 3\nseed = 1\n"

@@ -1,11 +1,11 @@
-"""SQUAREM: it accelerates, its guard keeps the objective falling, it stops for the stated reason."""
+"""SQUAREM and Anderson mixing: they accelerate, the objective falls, they stop for the stated reason."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from latentfactors.kernels.em import squarem
+from latentfactors.kernels.em import anderson, squarem
 
 
 def _gap(new, old):
@@ -116,3 +116,23 @@ def test_cap_floor_and_fixed_point():
     assert still.converged
     np.testing.assert_array_equal(still.parameters, start)
     assert start.tobytes() == np.ones(2).tobytes()
+
+
+def test_mixing_removes_several_slow_directions_at_once():
+    rates = np.array([0.999, 0.99, 0.97, 0.9, 0.5])
+    solution = np.arange(1.0, 6.0)
+    start, limits = np.zeros(5), {"distance": _gap, "tolerance": 1e-10, "max_iterations": 200}
+    found = anderson(_linear(rates, solution), start, **limits)
+    assert found.converged
+    np.testing.assert_allclose(found.parameters, solution, atol=1e-6)
+    assert found.n_iterations < 15
+    assert (np.diff(found.objective_path) <= 0).all()
+    assert not squarem(_linear(rates, solution), start, **limits).converged
+
+
+def test_mixing_that_runs_out_says_so_and_returns_a_point_as_good_as_its_last():
+    step = _linear(np.array([0.9]), np.array([1.0]))
+    found = anderson(step, np.zeros(1), distance=_gap, tolerance=0.0, max_iterations=1)
+    assert not found.converged
+    assert "stopped after 1" in found.reason
+    assert step(found.parameters)[1] <= found.objective_path[-1]

@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from latentfactors import report
+from latentfactors import CreditFactorConfig, CreditFactorModel, report
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.risk import attribute_performance, decompose
 from latentfactors.rows import Attribute
+from latentfactors.simulate import credit_panel
 from tests.risk.small import random_operator, world
 
 
@@ -65,6 +66,32 @@ def test_group_loadings():
     assert str(panel.times[-1]) in last.layout.title.text
     with pytest.raises(ConfigurationError, match="no attribute 'sector'"):
         report.group_loadings_figure(state, panel, "sector")
+    assert list(heat.x) == list(state.factors.names)
     nobody = {**panel.attributes, "country": Attribute(np.full(12, -1), ("FR",))}
     with pytest.raises(InsufficientDataError, match="both a country"):
         report.group_loadings_figure(state, replace(panel, attributes=nobody), "country")
+
+
+def test_group_loadings_of_many_factors_show_the_market_and_the_group_s_own():
+    panel = credit_panel(n_assets=150, n_periods=60, live=1, seed=1).panel
+    model = CreditFactorModel(CreditFactorConfig(tolerance=1e-3))
+    model.fit(panel)
+    state = model.extract(panel)
+    figure = report.group_loadings_figure(state, panel, "tenor")
+    (heat,) = figure.data
+    own = [name for name in state.factors.names if name.startswith("tenor=")]
+    assert len(state.factors.names) > 16 > len(own)
+    assert list(heat.x) == ["market", *(name.removeprefix("tenor=") for name in own)]
+    codes = panel.attributes["tenor"].codes[panel.asset_codes]
+    last = range(panel.offsets[-2], panel.offsets[-1])
+    b = state.measurement.loadings.rows()
+    for label, line in zip(heat.y, heat.z, strict=True):
+        code = panel.attributes["tenor"].categories.index(label)
+        mine = [r for r in last if codes[r] == code and np.isfinite(b[r]).all()]
+        wanted = [b[mine][:, state.factors.names.index(name)].mean() for name in ("market", *own)]
+        np.testing.assert_allclose(line, wanted)
+    # an attribute that the model does not use: the factors that tell its categories apart
+    latent = CreditFactorModel(CreditFactorConfig(attributes=("country",), tolerance=1e-3))
+    latent.fit(panel)
+    (heat,) = report.group_loadings_figure(latent.extract(panel), panel, "tenor").data
+    assert len(heat.x) <= 16

@@ -37,6 +37,9 @@ _OBSERVED = {
 }  # fmt: skip
 
 
+_NO_DEEP = "JAX is not installed: pip install 'latentfactors[deep]'"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contenders:
     """Models that a panel can feed, by name, and why others cannot take part."""
@@ -51,8 +54,8 @@ def default_models(panel: Panel, *, n_factors: int = 3, horizon: int = 1, seed: 
     Zero and the assets' historical means always; for returns PCA and RP-PCA; with observed factors the models
     that their names make up (CAPM, FF3, FF5, q), else all of them together; with characteristics OLS, ridge,
     a neural network, boosted trees, IPCA, the conditional autoencoder and NeurIF; with attributes the credit
-    factor model; for series an autoregression and a dynamic factor model. Networks are smaller than in their
-    papers, since a comparison fits them again in every window.
+    factor model; for series an autoregression, a dynamic factor model and a deep one. Networks are smaller
+    than in their papers, since a comparison fits them again in every window.
 
     Parameters
     ----------
@@ -220,8 +223,8 @@ def _instrumented(given: _Given) -> Named:
 
 
 def _networks(given: _Given, k: int) -> Named:
-    if any(importlib.util.find_spec(name) is None for name in ("jax", "equinox", "optax")):
-        given.left_out["CAE, NeurIF"] = "JAX is not installed: pip install 'latentfactors[deep]'"
+    if not _deep():
+        given.left_out["CAE, NeurIF"] = _NO_DEEP
         return
     from latentfactors.forecasters import NativeFactorForecaster
     from latentfactors.models.cae import CAEConfig, CAEModel
@@ -267,6 +270,22 @@ def _sequences(given: _Given) -> Named:
             mapper=NativeMapper(),
         ),
     )
+    if not _deep():
+        given.left_out["D2FM"] = _NO_DEEP
+        return
+    from latentfactors.models.d2fm import D2FMConfig, D2FMModel
+
+    # one restart of a small network: enough to see whether it helps, not what its best training would reach
+    config = D2FMConfig(
+        n_factors=given.k, hidden_units=(12,), pretraining_epochs=50, epochs_per_iteration=50,
+        max_iterations=6, n_draws=10, seed=given.seed,
+    )  # fmt: skip
+    yield (
+        f"D2FM({given.k})",
+        LatentFactorForecastPipeline(
+            model=D2FMModel(config), forecaster=NativeFactorForecaster(), mapper=NativeMapper()
+        ),
+    )
 
 
 # ------------------------------------------------------------------------------------ the parts
@@ -291,6 +310,11 @@ def _pipeline(model: LatentFactorModel[Any, Any]) -> LatentFactorForecastPipelin
     return LatentFactorForecastPipeline(
         model=model, forecaster=ExpandingMeanFactorForecaster(), mapper=BetaLambdaMapper()
     )
+
+
+def _deep() -> bool:
+    """Whether the networks' libraries are there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("jax", "equinox", "optax"))
 
 
 def _name_of(predictor: Any) -> str:

@@ -11,7 +11,8 @@ Start            leading eigenvectors of the moments over pairs available, sum_t
                  smaller of the two sides.
 Acceleration     SQUAREM on (a, B). SSE with F projected out depends on span(B) only (and on a up to span(B)),
                  so B is kept orthonormal, a orthogonal to it, and each sweep's B is rotated next to the one
-                 it came from.
+                 it came from. Where gaps come in few patterns (`kernels.patterns`), hundreds of sweeps shrink
+                 to tens by Anderson mixing first; what it leaves undone SQUAREM does.
 Stopping         sine of the largest principal angle between successive span(B): the objective is flat and
                  would stop too early.
 Identification   B'B = I; with an intercept mean(F) = 0. The rotation is left open; the model fixes it.
@@ -24,12 +25,12 @@ References       Bailey (2012), PASP 124, 1015-1023 (weighted EM-PCA); Gabriel &
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.em import squarem
+from latentfactors.kernels.em import FixedPoint, anderson, squarem
 from latentfactors.kernels.linalg import (
     align,
     binary_scale,
@@ -41,6 +42,7 @@ from latentfactors.kernels.linalg import (
     top_eigenpairs,
     unpack,
 )
+from latentfactors.kernels.patterns import Patterns, find_patterns, solve_few
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -48,6 +50,7 @@ BoolArray = npt.NDArray[np.bool_]
 _EXACT_FIT = 1e-27  # SSE/SST that is rounding alone, some hundred times eps^2
 # eigenvalue ratio of a Gram matrix below which its period is solved by SVD: normal equations err by eps/ratio
 _NORMAL_EQUATIONS = 1e-6
+_MIXED = 300  # sweeps by Anderson mixing: where so many are not enough, rounding keeps throwing mixes out
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ def fit_als(
 
     mask = observed.astype(np.float64)
     n_assets = values.shape[1]
+    rows, columns = find_patterns(mask), find_patterns(mask.T)
     # the intercept travels divided by sqrt(N): its norm is then of the order of the loadings' and counts
     # alike in the steplength
     spread = math.sqrt(n_assets)
@@ -137,8 +141,8 @@ def fit_als(
     def sweep(parameters: FloatArray) -> tuple[FloatArray, float]:
         alpha, given = split(parameters)
         loadings = np.linalg.qr(given)[0]
-        factors, sse = factor_step(filled, mask, loadings, alpha)
-        new_alpha, new_loadings = loading_step(filled, mask, factors, intercept)
+        factors, sse = factor_step(filled, mask, loadings, alpha, rows)
+        new_alpha, new_loadings = loading_step(filled, mask, factors, intercept, columns)
         basis = align(np.linalg.qr(new_loadings)[0], given)
         return join(new_alpha - basis @ (basis.T @ new_alpha), basis), sse / total
 
@@ -150,9 +154,24 @@ def fit_als(
         return max(subspace_angle(new_loadings, old_loadings), shift)
 
     start = join(np.zeros(n_assets), start_loadings(filled, mask, n_factors))
-    found = squarem(
-        sweep, start, distance=distance, tolerance=tolerance, max_iterations=max_iterations, floor=_EXACT_FIT
-    )
+    found = FixedPoint(start, (), 0, False, "")
+    if rows is not None and columns is not None:
+        most = min(_MIXED, max_iterations)
+        found = anderson(
+            sweep, start, distance=distance, tolerance=tolerance, max_iterations=most, floor=_EXACT_FIT
+        )
+    if not found.converged and found.n_iterations < max_iterations:
+        former, most = found, max_iterations - found.n_iterations
+        found = squarem(
+            sweep,
+            former.parameters,
+            distance=distance,
+            tolerance=tolerance,
+            max_iterations=most,
+            floor=_EXACT_FIT,
+        )
+        path = former.objective_path + found.objective_path
+        found = replace(found, objective_path=path, n_iterations=former.n_iterations + found.n_iterations)
     alpha, loadings = split(found.parameters)
     factors, sse = factor_step(filled, mask, loadings, alpha)
     if intercept:
@@ -170,17 +189,24 @@ def fit_als(
 
 
 def factor_step(
-    filled: FloatArray, mask: FloatArray, loadings: FloatArray, alpha: FloatArray
+    filled: FloatArray,
+    mask: FloatArray,
+    loadings: FloatArray,
+    alpha: FloatArray,
+    patterns: Patterns | None = None,
 ) -> tuple[FloatArray, float]:
     """f_t = (sum_i m_ti b_i b_i')^-1 sum_i m_ti b_i (r_ti - a_i) for all t, and the SSE that remains.
 
-    `filled` (T, N) is zero and `mask` (T, N) is 0.0 where a cell is missing. Returns factors (T, K) and SSE.
+    `filled` (T, N) is zero and `mask` (T, N) is 0.0 where a cell is missing; `patterns` of its rows, where
+    they are few, save time. Returns factors (T, K) and SSE.
     """
-    grams = unpack(mask @ outer_products(loadings))
     crosses = filled @ loadings
     if alpha.any():
         crosses -= mask @ (alpha[:, None] * loadings)
-    factors = solve_psd_batch(grams, crosses)
+    if patterns is None:
+        factors = solve_psd_batch(unpack(mask @ outer_products(loadings)), crosses)
+    else:
+        factors = solve_few(unpack(mask[patterns.first] @ outer_products(loadings)), crosses, patterns)
     # the residuals themselves, not SST minus what is explained: the difference has no digits left when the
     # fit is nearly exact
     residual = factors @ loadings.T
@@ -192,11 +218,22 @@ def factor_step(
 
 
 def loading_step(
-    filled: FloatArray, mask: FloatArray, factors: FloatArray, intercept: bool
+    filled: FloatArray,
+    mask: FloatArray,
+    factors: FloatArray,
+    intercept: bool,
+    patterns: Patterns | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """(a_i, b_i) by least squares of r_ti on (1, f_t) over the observed t: a (N,) and B (N, K)."""
+    """(a_i, b_i) by least squares of r_ti on (1, f_t) over the observed t: a (N,) and B (N, K).
+
+    `patterns` of the mask's columns, where they are few, save time.
+    """
     design = np.column_stack([np.ones(len(factors)), factors]) if intercept else factors
-    coefficients = solve_psd_batch(unpack(mask.T @ outer_products(design)), filled.T @ design)
+    if patterns is None:
+        coefficients = solve_psd_batch(unpack(mask.T @ outer_products(design)), filled.T @ design)
+    else:
+        grams = unpack(mask.T[patterns.first] @ outer_products(design))
+        coefficients = solve_few(grams, filled.T @ design, patterns)
     if intercept:
         return coefficients[:, 0], coefficients[:, 1:]
     return np.zeros(filled.shape[1]), coefficients

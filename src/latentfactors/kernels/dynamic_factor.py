@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -111,6 +112,36 @@ class ObservationPattern:
     low_series: IntArray
     low_value: FloatArray
     weights: FloatArray
+
+    @cached_property
+    def group_offsets(self) -> IntArray:
+        """(T + lead + 1,) the groups of period t, in order of time, are group_offsets[t] to [t + 1]."""
+        return np.searchsorted(self.time[self.by_time], np.arange(self.n_periods + 1))
+
+    @cached_property
+    def low_offsets(self) -> IntArray:
+        """(T + lead + 1,) the same of the observations of aggregates."""
+        return np.searchsorted(self.low_time, np.arange(self.n_periods + 1))
+
+    @cached_property
+    def n_pairs(self) -> float:
+        """Observations of ordinary series."""
+        return float(self.count.sum())
+
+    @cached_property
+    def untied(self) -> bool:
+        """Whether no observation is tied to an earlier one and all are of one kind: white noise."""
+        return self.gaps.size == 1 and int(self.gaps[0]) == 0
+
+    @cached_property
+    def no_power(self) -> FloatArray:
+        """(1, n_ordinary) zeros, phi^d where nothing is tied."""
+        return np.zeros((1, self.ordinary.size))
+
+    @cached_property
+    def plain(self) -> npt.NDArray[np.bool_]:
+        """(D,) kinds without a broken period among their shocks."""
+        return np.asarray((self.window < 0).all(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +283,7 @@ def forward_pass(
         _constraints(parameters, pattern),
         band=pattern.band,
         keep=keep,
-        precision=shock_precision(parameters, pattern),
+        precision=shock_precision(parameters, pattern) if pattern.broken.size else None,
     )
     return forward, constant
 
@@ -264,6 +295,11 @@ def state_law(
     p, r = parameters.transition.shape[:2]
     phi, s = parameters.persistence[pattern.low], parameters.variance[pattern.low]
     m = r + phi.size
+    companion, noise = companion_matrix(np.hstack(list(parameters.transition))), np.zeros((p * r, p * r))
+    noise[:r, :r] = parameters.innovation
+    factors = stationary_covariance(companion, noise).reshape(p, r, p, r)[::-1, :, ::-1]
+    if not phi.size:
+        return parameters.transition, parameters.innovation, factors.reshape(p * m, p * m)
     transition, innovation = np.zeros((p, m, m)), np.zeros((m, m))
     transition[:, :r, :r] = parameters.transition
     innovation[:r, :r] = parameters.innovation
@@ -271,10 +307,7 @@ def state_law(
     transition[0, inner, inner] = phi
     innovation[inner, inner] = s
     start = np.zeros((p, m, p, m))
-    companion, noise = companion_matrix(np.hstack(list(parameters.transition))), np.zeros((p * r, p * r))
-    noise[:r, :r] = parameters.innovation
-    factors = stationary_covariance(companion, noise).reshape(p, r, p, r)
-    start[:, :r, :, :r] = factors[::-1, :, ::-1]
+    start[:, :r, :, :r] = factors
     distance = np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
     for k, position in enumerate(inner):
         start[:, position, :, position] = s[k] * phi[k] ** distance / (1.0 - phi[k] ** 2)
@@ -289,6 +322,8 @@ def pair_weights(
     s (1 + phi^2 + ... + phi^(2(d-1))), s/(1 - phi^2) for a first observation, and what broken periods add.
     """
     phi, s = parameters.persistence[pattern.ordinary], parameters.variance[pattern.ordinary]
+    if pattern.untied and not pattern.broken.size:
+        return pattern.no_power, (s / (1.0 - phi**2))[None]
     gap = pattern.gaps[:, None]
     power = np.where(gap > 0, phi**gap, 0.0)
     unit = (1.0 - power**2) / (1.0 - phi**2)
@@ -322,6 +357,22 @@ def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) 
     power, variance = pair_weights(parameters, pattern)
     products = outer_products(loadings)
     k, n_groups = products.shape[1], pattern.time.size
+    logs = float((pattern.count * np.log(variance)).sum()) + pattern.n_pairs * math.log(2.0 * math.pi)
+    if pattern.untied:
+        # white noise: nothing is tied to anything before it
+        w = (1.0 / variance[0])[:, None]
+        none, nothing = np.zeros((n_groups, r, r)), np.zeros((n_groups, r))
+        coupling = Coupling(
+            time=pattern.time,
+            gap=pattern.gap,
+            now=unpack(pattern.present @ (w * products)),
+            cross=none,
+            before=none,
+            vector_now=pattern.current @ (w * loadings),
+            vector_before=nothing,
+            offsets=pattern.group_offsets,
+        )
+        return coupling, -0.5 * (float((pattern.squares[0, 0] * w[:, 0]).sum()) + logs)
     matrices, vectors = np.zeros((n_groups, 3 * k)), np.zeros((n_groups, 2 * r))
     for d, gap in enumerate(pattern.gaps):
         block = slice(pattern.offsets[d], pattern.offsets[d + 1])
@@ -348,11 +399,11 @@ def _collapse(parameters: DynamicFactorParameters, pattern: ObservationPattern) 
         before=unpack(matrices[:, 2 * k :]) if tied else none,
         vector_now=np.ascontiguousarray(vectors[:, :r]),
         vector_before=np.ascontiguousarray(vectors[:, r:]),
+        offsets=pattern.group_offsets,
     )
     now, cross, before = pattern.squares
     squares = float(((now - 2.0 * power * cross + power**2 * before) / variance).sum())
-    logs = float((pattern.count * np.log(variance)).sum())
-    return coupling, -0.5 * (squares + logs + float(pattern.count.sum()) * math.log(2.0 * math.pi))
+    return coupling, -0.5 * (squares + logs)
 
 
 def _constraints(parameters: DynamicFactorParameters, pattern: ObservationPattern) -> Constraints:
@@ -375,4 +426,5 @@ def _constraints(parameters: DynamicFactorParameters, pattern: ObservationPatter
         coefficients=coefficients,
         pivot_lag=oldest,
         pivot=r + pattern.low_series,
+        offsets=pattern.low_offsets,
     )

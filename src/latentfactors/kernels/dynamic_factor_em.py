@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,8 @@ from latentfactors.kernels.dynamic_factor_moments import (
     loading_score,
     loading_step,
     residual_moments,
-    second_moment,
 )
+from latentfactors.kernels.dynamic_factor_sums import transition_sums
 from latentfactors.kernels.em import squarem
 from latentfactors.kernels.factor_em import VarMoments, var_step
 from latentfactors.kernels.idiosyncratic import LARGEST_PERSISTENCE, idiosyncratic_step
@@ -49,6 +50,7 @@ from latentfactors.kernels.variance_break import scale_step
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
 
 # Of a standardised series: a smaller idiosyncratic variance means that the factors reproduce it (Heywood
 # case).
@@ -153,16 +155,19 @@ def maximise(
     new = idiosyncratic_step(
         new, residuals, autoregressive=structure.autoregressive, smallest_variance=SMALLEST_VARIANCE
     )
-    transition, innovation = np.zeros_like(new.transition), np.zeros_like(new.innovation)
     precision = shock_precision(parameters, pattern) if pattern.broken.size else None
     statistics = factor_moments(expected, parameters.transition.shape, precision)
     if len(structure.groups) == 1:
         transition, innovation = var_step(statistics, new.transition, new.innovation)
-    for group in structure.groups if len(structure.groups) > 1 else ():
-        block = np.ix_(group, group)
-        a, q = var_step(statistics.of(group), new.transition[:, *block], new.innovation[block])
-        transition[:, *block], innovation[block] = a, q
-    new = replace(new, transition=transition, innovation=innovation)
+    else:
+        transition, innovation = np.zeros_like(new.transition), np.zeros_like(new.innovation)
+        for group in structure.groups:
+            block = np.ix_(group, group)
+            a, q = var_step(statistics.of(group), new.transition[:, *block], new.innovation[block])
+            transition[:, *block], innovation[block] = a, q
+    new = DynamicFactorParameters(
+        new.loadings, new.persistence, new.variance, transition, innovation, new.scale
+    )
     return scale_step(new, parameters.loadings, expected, residuals, pattern)
 
 
@@ -176,24 +181,9 @@ def factor_moments(
     p, r = shape[:2]
     n_periods = expected.means.shape[0]
 
-    weights = None if precision is None else precision[p:]
-
-    def moment(lag: int, first: int, last: int) -> FloatArray:
-        at = weights if last - first > 1 else None
-        return second_moment(expected, lag, first, last, at)[:r, :r]
-
-    cross = np.hstack([moment(lag, p, n_periods) for lag in range(1, p + 1)])
-    past, start = np.zeros((p, r, p, r)), np.zeros((p, r, p, r))
-    for i in range(p):
-        for j in range(i, p):
-            # E f_(t-1-i) f_(t-1-j)' sits at period t-1-i with lag j-i
-            past[i, :, j] = moment(j - i, p - 1 - i, n_periods - 1 - i)
-            start[i, :, j] = moment(j - i, p - 1 - i, p - i)
-            past[j, :, i], start[j, :, i] = past[i, :, j].T, start[i, :, j].T
-    size = p * r
-    return VarMoments(
-        moment(0, p, n_periods), cross, past.reshape(size, size), start.reshape(size, size), n_periods - p
-    )
+    weights = np.ones(n_periods) if precision is None else precision
+    sums = transition_sums(expected.means, expected.covariances, weights, p, r)
+    return VarMoments(*sums, n_periods - p)
 
 
 # ------------------------------------------------------------------------ parameters as one vector
@@ -204,10 +194,14 @@ def pack(parameters: DynamicFactorParameters, structure: Structure) -> FloatArra
     pieces = [parameters.loadings[structure.allowed], np.log(parameters.variance)]
     if structure.autoregressive:
         pieces.append(np.arctanh(parameters.persistence))
-    for group in structure.groups:
+    if len(structure.groups) == 1:
+        root = np.linalg.cholesky(parameters.innovation)
+        lower = _below_diagonal(len(root))
+        pieces += [parameters.transition.ravel(), np.log(root.diagonal()), root[lower]]
+    for group in structure.groups if len(structure.groups) > 1 else ():
         block = np.ix_(group, group)
         root = np.linalg.cholesky(parameters.innovation[block])
-        lower = np.tril_indices(group.size, -1)
+        lower = _below_diagonal(group.size)
         pieces += [parameters.transition[:, *block].ravel(), np.log(np.diag(root)), root[lower]]
     pieces.append(np.log(parameters.scale))
     return np.concatenate(pieces)
@@ -231,7 +225,7 @@ def unpack(
     loadings = np.zeros((n, r))
     loadings[structure.allowed] = take(int(structure.allowed.sum()))
     # exp(60) is far outside whatever a standardised series can have, and still finite
-    variance = np.maximum(np.exp(np.clip(take(n), -60.0, 60.0)), SMALLEST_VARIANCE)
+    variance = np.maximum(np.exp(np.minimum(take(n), 60.0)), SMALLEST_VARIANCE)
     persistence = np.zeros(n)
     if structure.autoregressive:
         persistence = np.clip(np.tanh(take(n)), -LARGEST_PERSISTENCE, LARGEST_PERSISTENCE)
@@ -239,13 +233,26 @@ def unpack(
     for group in structure.groups:
         k, block = group.size, np.ix_(group, group)
         transition[:, *block] = take(p * k * k).reshape(p, k, k)
-        root = np.diag(np.exp(np.clip(take(k), -30.0, 30.0)))
-        root[np.tril_indices(k, -1)] = take(k * (k - 1) // 2)
+        root = np.diag(np.exp(np.minimum(np.maximum(take(k), -30.0), 30.0)))
+        root[_below_diagonal(k)] = take(k * (k - 1) // 2)
         innovation[block] = root @ root.T
-    scale = np.exp(np.clip(take(like.scale.size), -7.0, 7.0))
-    if np.abs(np.linalg.eigvals(companion_matrix(np.hstack(list(transition))))).max() >= 1.0 - 1e-9:
-        return None
+    scale = like.scale
+    if scale.size:
+        scale = np.exp(np.clip(take(scale.size), -7.0, 7.0))
+    # row sums of |A_l| that add up to less than 1 bound the radius
+    if np.abs(transition).sum(axis=(0, 2)).max() >= 1.0 - 1e-6:
+        companion = companion_matrix(np.hstack(list(transition)))
+        if np.abs(np.linalg.eigvals(companion)).max() >= 1.0 - 1e-9:
+            return None
     return DynamicFactorParameters(loadings, persistence, variance, transition, innovation, scale)
+
+
+@cache
+def _below_diagonal(size: int) -> tuple[IntArray, IntArray]:
+    """Rows and columns below the diagonal."""
+    rows, columns = np.tril_indices(size, -1)
+    rows.flags.writeable = columns.flags.writeable = False
+    return rows, columns
 
 
 def count_parameters(parameters: DynamicFactorParameters, structure: Structure) -> int:

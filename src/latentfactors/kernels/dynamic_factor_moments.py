@@ -32,10 +32,19 @@ from latentfactors.kernels.dynamic_factor import (
     pair_weights,
     shock_precision,
 )
-from latentfactors.kernels.linalg import outer_products, pack, unpack
+from latentfactors.kernels.dynamic_factor_sums import (
+    normal_equations,
+    packed_lagged_moments,
+    packed_second_moments,
+    solve_each,
+)
+from latentfactors.kernels.linalg import unpack
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+# Relative to an equation's mean diagonal.
+_RIDGE = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +105,16 @@ def expected_moments(
     """Sums over the pairs of the factors with every series."""
     r = parameters.loadings.shape[1]
     means = np.ascontiguousarray(expected.means[:, :r])
-    squares = pack(expected.covariances[:, 0, :r, :r]) + outer_products(means)
+    squares = packed_second_moments(means, expected.covariances, r)
     n, k, n_gaps = pattern.ordinary.size, squares.shape[1], pattern.gaps.size
+    if pattern.untied and not pattern.low.size:
+        whole = pattern.time.size == len(means)
+        present = pattern.present.T @ (squares if whole else squares[pattern.time])
+        values = pattern.current.T @ (means if whole else means[pattern.time])
+        none, nothing, low = np.zeros((1, n, r, r)), np.zeros((1, n, r)), np.zeros((0, 0))
+        return ExpectedMoments(
+            unpack(present)[None], none, none, values[None], nothing, nothing, low, low, low, low, len(means)
+        )
     matrices, vectors = np.zeros((n_gaps, n, 3 * k)), np.zeros((n_gaps, n, 3 * r))
     for d, gap in enumerate(pattern.gaps):
         block = slice(pattern.offsets[d], pattern.offsets[d + 1])
@@ -107,9 +124,7 @@ def expected_moments(
             vectors[d, :, :r] = current @ means[time]
             continue
         before, previous = time - gap, pattern.previous[block].T
-        lagged = expected.covariances[time, gap, :r, :r]
-        lagged = lagged + means[time][:, :, None] * means[before][:, None, :]
-        lagged = pack(0.5 * (lagged + lagged.transpose(0, 2, 1)))
+        lagged = packed_lagged_moments(means, expected.covariances, time, gap, r)
         matrices[d] = present @ np.hstack([squares[time], lagged, squares[before]])
         vectors[d, :, : 2 * r] = current @ np.hstack([means[time], means[before]])
         vectors[d, :, r:] += previous @ np.hstack([means[time], means[before]])
@@ -185,17 +200,20 @@ def loading_equations(
     """Normal matrices (n, r, r) and right sides (n, r) of the generalised least squares of all series."""
     n, r = parameters.loadings.shape
     power, variance = pair_weights(parameters, pattern)
+    total, vectors = normal_equations(
+        power,
+        variance,
+        pattern.gaps,
+        moments.now,
+        moments.cross,
+        moments.before,
+        moments.value_now,
+        moments.value_cross,
+        moments.value_before,
+    )
+    if not pattern.low.size:
+        return total, vectors
     normal, right = np.zeros((n, r, r)), np.zeros((n, r))
-    total, vectors = np.zeros((pattern.ordinary.size, r, r)), np.zeros((pattern.ordinary.size, r))
-    for d, gap in enumerate(pattern.gaps):
-        w, c = 1.0 / variance[d], power[d]
-        total += w[:, None, None] * moments.now[d]
-        vectors += w[:, None] * moments.value_now[d]
-        if gap:
-            total += (w * c**2)[:, None, None] * moments.before[d]
-            total -= (2.0 * w * c)[:, None, None] * moments.cross[d]
-            vectors += (w * c**2)[:, None] * moments.value_before[d]
-            vectors -= (w * c)[:, None] * moments.value_cross[d]
     normal[pattern.ordinary], right[pattern.ordinary] = total, vectors
     for k, series in enumerate(pattern.low):
         phi = parameters.persistence[series]
@@ -210,11 +228,16 @@ def loading_equations(
 def _solve_allowed(normal: FloatArray, right: FloatArray, allowed: BoolArray | None) -> FloatArray:
     """Solutions of n small systems, restricted to the allowed coordinates."""
     n, r = right.shape
+    everywhere = allowed is None or bool(allowed.all())
+    if everywhere:
+        solution, safe = solve_each(normal, right, _RIDGE)
+        if safe:
+            return solution
     # relative to the equation's own size: a factor that a series hardly sees must not blow up its loading
     trace = np.einsum("nii->n", normal) / r
-    ridge = 1e-13 * np.where(trace > 0.0, trace, 1.0)
+    ridge = _RIDGE * np.where(trace > 0.0, trace, 1.0)
     normal = normal + ridge[:, None, None] * np.eye(r)
-    if allowed is None or bool(allowed.all()):
+    if allowed is None or everywhere:
         return np.asarray(np.linalg.solve(normal, right[:, :, None])[:, :, 0], dtype=np.float64)
     solution = np.zeros((n, r))
     for pattern in np.unique(allowed, axis=0):
@@ -253,7 +276,11 @@ def residual_moments(
         half = np.matmul(matrices[d], loadings[:, :, None])[:, :, 0] - times * vectors[d]
         return pattern.squares[kind, d] + (half * loadings).sum(axis=1)
 
-    plain = np.asarray((pattern.window < 0).all(axis=1))
+    plain = pattern.plain
+    if pattern.untied and plain[0] and not pattern.low.size:
+        return ResidualMoments(
+            pattern.gaps[:0], pattern.window[:0], square(0, 0), pattern.count[0], *[np.zeros((n, 0))] * 4
+        )
     is_first = plain & (pattern.gaps == 0)
     gaps, window = pattern.gaps[~is_first], pattern.window[~is_first]
     neighbours = np.flatnonzero((gaps == 1) & plain[~is_first])

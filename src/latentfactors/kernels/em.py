@@ -1,6 +1,7 @@
-"""SQUAREM: acceleration of a slowly converging fixed-point map, such as EM or alternating least squares.
+"""SQUAREM and Anderson mixing: acceleration of a slow fixed-point map, such as EM or alternation.
 
-A map x -> M(x) that descends an objective and converges linearly, error rate close to 1, is stepped twice,
+SQUAREM: a map x -> M(x) that descends an objective and converges linearly, error rate close to 1, is stepped
+twice,
 
     x1 = M(x),  x2 = M(x1),  r = x1 - x,  v = (x2 - x1) - r,
 
@@ -31,6 +32,9 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+
+_MEMORY = 15  # steps that Anderson's method mixes
+_SLACK = 1e-12  # relative rise of an objective >= 0 that is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +131,47 @@ def squarem(
             return FixedPoint(current, tuple(path), n_iterations, True, reason)
     reason = f"stopped after {n_iterations} iterations, still moving by {gap:.1e} (tolerance {tolerance:g})"
     return FixedPoint(current, tuple(path), n_iterations, False, reason)
+
+
+def anderson(
+    step: Callable[[FloatArray], tuple[FloatArray, float]],
+    start: FloatArray,
+    *,
+    distance: Callable[[FloatArray, FloatArray], float],
+    tolerance: float,
+    max_iterations: int,
+    floor: float = -math.inf,
+) -> FixedPoint:
+    """Fixed point of a map x -> M(x) that never raises an objective, by safeguarded Anderson mixing.
+
+    With d_k = M(x_k) - x_k and the differences D, X of the last d and M(x): x' = M(x) - X argmin |d - D w|.
+    Several slow directions vanish at once, where one extrapolation removes one. `step`, `distance` and the
+    answer are those of `squarem`; stops when |M(x) - x| is at most the tolerance twice in a row.
+
+    References: Walker & Ni (2011), SIAM J. Numer. Anal. 49(4), 1715-1735.
+    """
+    x, images, moves = np.array(start), [], []
+    path: list[float] = []
+    gap, close, plain = math.inf, 0, x
+    for n in range(1, max_iterations + 1):
+        image, reached = step(x)
+        if path and not reached <= path[-1] * (1.0 + _SLACK):
+            # the plain step from the last good point cannot be worse; what was mixed is forgotten
+            x, images, moves = plain, [], []
+            continue
+        path.append(reached)
+        gap = distance(image, x)
+        close = close + 1 if gap <= tolerance else 0
+        if reached <= floor or close == 2:
+            exact = "the objective is zero up to rounding"
+            reason = exact if reached <= floor else f"a sweep moves the loadings by {gap:.1e} of their size"
+            return FixedPoint(image, tuple(path), n, True, reason)
+        images, moves = [*images[-_MEMORY:], image], [*moves[-_MEMORY:], image - x]
+        plain = x = image
+        if len(moves) > 1:
+            history, former = np.array(moves), np.array(images)
+            bends = history[1:] - history[:-1]
+            weights = np.linalg.lstsq(bends @ bends.T, bends @ moves[-1], rcond=1e-14)[0]
+            x = image - weights @ (former[1:] - former[:-1])
+    reason = f"stopped after {max_iterations} sweeps, the last moved the loadings by {gap:.1e} of their size"
+    return FixedPoint(plain, tuple(path), max_iterations, False, reason)

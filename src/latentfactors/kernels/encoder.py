@@ -6,9 +6,11 @@ Encoder          f_jt = sum over i in N(j) of w^_ij r_it, over the assets availa
                  softmax  w^ = exp(w_ij) / sum over available of exp(w_kj): the only one that sums to one
 Decoder          r^_it = sum over j in N(i) of b_ij f_jt
 Objective        sum over observed rows of (r - r^)^2 + (ridge T/n_j) sum (w - w0)^2 over W and B, with w0
-                 equal weights; values divided by their root mean square. T/n_j is about the curvature in
-                 w_ij, so ridge counts in curvatures. With more assets in a factor than periods W is not
-                 identified without it
+                 equal weights, and (ridge / 10) sum (b f0)^2, f0 the typical factor value at equal weights;
+                 values divided by their root mean square. T/n_j is about the curvature in w_ij, so ridge
+                 counts in curvatures. With more assets in a factor than periods W is not identified without
+                 it; without the one on B, loadings of short histories run away, the further the longer the
+                 iteration
 Estimation       B given W: a regression for each asset on its own factors. L-BFGS on W with B projected out:
                  its gradient is that of the joint objective at the best B. The valley is flat: factors with
                  few assets beside the market share directions, and weights a quarter apart fit alike to
@@ -29,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.adjacency import Pattern, asset_equations, fitted, period_equations, to_slots
+from latentfactors.kernels.em import anderson
 from latentfactors.kernels.gauge import find_nesting
-from latentfactors.kernels.masked_als import MaskedFit, accelerate, first_loadings, root_mean_square, solve
+from latentfactors.kernels.masked_als import MaskedFit, first_loadings, root_mean_square, solve
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -39,6 +42,7 @@ FloatArray = npt.NDArray[np.float64]
 Normalisation = Literal["mean", "softmax", "relu"]
 
 _EXACT_FIT = 1e-27
+_LOADING_RIDGE = 0.1  # observations of a typical factor value, for every curvature of the weights' ridge
 _INNER_STEPS = 10  # of conjugate gradients in a sweep; what they leave is the next sweep's
 _INNER_EXACT = 1e-15  # relative norm of the normal equations' residual that ends them earlier
 _SPAN = 10  # steps of L-BFGS over which the fall of the objective is judged
@@ -87,7 +91,7 @@ def fit_encoder(
     weights, path, converged, reason = descend(problem, tolerance, max_iterations)
     n = len(path) - 1
     if normalisation == "mean":
-        found = accelerate(
+        found = anderson(
             problem.sweep,
             weights,
             distance=lambda new, old: float(np.linalg.norm(new - old) / np.linalg.norm(new)),
@@ -160,6 +164,7 @@ class _Problem:
         self.start = first_loadings(y, pattern, find_nesting(pattern))
         if normalisation == "softmax":
             self.start = np.log(np.maximum(self.start, 1.0))
+        self.shrink = _LOADING_RIDGE * ridge * float(np.mean(self.factors(self.start) ** 2))
 
     def factors(self, weights: FloatArray) -> FloatArray:
         """(T, K), zero where a factor has no row: nobody is linked to it there."""
@@ -170,11 +175,12 @@ class _Problem:
 
     def decoder(self, factors: FloatArray) -> FloatArray:
         """(S,) each asset's regression on its own factors."""
-        return to_slots(self.pattern, solve(*asset_equations(self.pattern, factors, self.y), 0.0))
+        return to_slots(self.pattern, solve(*asset_equations(self.pattern, factors, self.y), self.shrink))
 
     def objective(self, weights: FloatArray, loadings: FloatArray, factors: FloatArray) -> float:
         residual = self.y - fitted(self.pattern, loadings, factors)
-        return float(residual @ residual + self.penalty @ (weights - self.start) ** 2) / self.total
+        held = self.penalty @ (weights - self.start) ** 2 + self.shrink * (loadings @ loadings)
+        return float(residual @ residual + held) / self.total
 
     # ---------------------------------------------------------------- sweeps: mean, linear in W
 
@@ -211,7 +217,7 @@ class _Problem:
         factors = self.factors(weights)
         loadings = self.decoder(factors)
         residual = self.y - fitted(pattern, loadings, factors)
-        value = float(residual @ residual + self.penalty @ (weights - self.start) ** 2)
+        value = self.total * self.objective(weights, loadings, factors)
         back = -2.0 * period_equations(pattern, loadings, residual, grams=False)[1]
         if self.normalisation == "softmax":
             raw = np.exp(weights)

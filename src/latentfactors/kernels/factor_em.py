@@ -194,6 +194,22 @@ def var_step(
     """
     r = len(covariance)
     a, q = np.hstack(list(coefficients)), covariance
+    if free_covariance and sweeps == 1:
+        from latentfactors.kernels.stationary import var_ascent
+
+        new_a, new_q, safe = var_ascent(
+            np.ascontiguousarray(moments.present),
+            np.ascontiguousarray(moments.cross),
+            np.ascontiguousarray(moments.past),
+            np.ascontiguousarray(moments.start),
+            float(moments.count),
+            np.ascontiguousarray(a),
+            np.ascontiguousarray(q),
+            DOUBLINGS,
+            _HALVINGS,
+        )
+        if safe:
+            return np.ascontiguousarray(new_a.reshape(r, -1, r).transpose(1, 0, 2)), new_q
     value = _expected(moments, a, q)
     for _ in range(sweeps if math.isfinite(value) else 0):
         slope, _ = _start_gradients(moments, a, q)

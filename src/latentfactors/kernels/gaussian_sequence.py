@@ -52,6 +52,7 @@ class Coupling:
     time, gap : (G,)
     now, cross, before : (G, r, r)
     vector_now, vector_before : (G, r)
+    offsets : (T + 1,) groups of period t are offsets[t] to offsets[t + 1]; None: from `time`
     """
 
     time: IntArray
@@ -61,6 +62,7 @@ class Coupling:
     before: FloatArray
     vector_now: FloatArray
     vector_before: FloatArray
+    offsets: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class Constraints:
     pivot_lag, pivot : (C,) the coordinate that the constraint determines; no two may name the same one, and
     no
         other constraint at a later time may touch it
+    offsets : (T + 1,) as in `Coupling`
     """
 
     time: IntArray
@@ -81,6 +84,7 @@ class Constraints:
     coefficients: FloatArray
     pivot_lag: IntArray
     pivot: IntArray
+    offsets: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +140,10 @@ def eliminate(
     precision : (T,) factors of the innovations' precision, not of the start's; None: 1
     """
     p, m = coefficients.shape[:2]
-    root = np.concatenate([-coefficients[::-1], np.eye(m)[None]]).transpose(1, 0, 2).reshape(m, -1)
+    root = np.empty((m, p + 1, m))
+    root[:, :p] = -coefficients[::-1].transpose(1, 0, 2)
+    root[:, p] = np.eye(m)
+    root = root.reshape(m, -1)
     inverse, innovation_logdet = inverse_and_logdet(np.ascontiguousarray(innovation))
     start, start_logdet = inverse_and_logdet(np.ascontiguousarray(start_covariance))
     if not (math.isfinite(innovation_logdet) and math.isfinite(start_logdet)):
@@ -145,9 +152,10 @@ def eliminate(
     strength = np.ones(n_periods) if precision is None else precision
     size = (band + 1) * m
     n_constraints = constraints.time.size
-    order = np.arange(n_periods + 1)
-    group_offsets = np.searchsorted(coupling.time, order)
-    constraint_offsets = np.searchsorted(constraints.time, order)
+    group_offsets, constraint_offsets = (
+        np.searchsorted(each.time, np.arange(n_periods + 1)) if each.offsets is None else each.offsets
+        for each in (coupling, constraints)
+    )
     shift = np.zeros((n_periods, m))
     gain = np.zeros((n_periods, m, band * m))
     variance = np.zeros((n_periods, m, m))
@@ -155,7 +163,7 @@ def eliminate(
     constraint_shift = np.zeros(n_constraints)
     lags = constraints.coefficients.shape[1]
     rows = np.zeros((n_constraints, size))
-    for lag in range(lags):
+    for lag in range(lags if n_constraints else 0):
         rows[:, (band - lag) * m : (band - lag + 1) * m] = constraints.coefficients[:, lag]
     position = (band - constraints.pivot_lag) * m + constraints.pivot
     means = np.zeros((n_periods if keep else 0, keep * m))
@@ -199,8 +207,9 @@ def eliminate(
     total -= 0.5 * (start_logdet + (n_periods - p) * innovation_logdet)
     if precision is not None:
         total += 0.5 * m * float(np.log(strength[p:]).sum())
-    newest_first = means.reshape(means.shape[0], keep, m)[:, ::-1] if keep else means.reshape(0, 0, m)
+    newest_first = np.empty((0, 0, m))
     if keep:
+        newest_first = means.reshape(n_periods, keep, m)[:, ::-1]
         flip = np.arange(keep * m).reshape(keep, m)[::-1].ravel()
         covariances = covariances[:, flip][:, :, flip]
     return Elimination(

@@ -259,11 +259,7 @@ def pack(matrices: FloatArray) -> FloatArray:
 
 def unpack(packed: FloatArray) -> FloatArray:
     """Packed (n, K(K+1)/2) to symmetric (n, K, K)."""
-    size = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
-    rows, columns = _triangle(size)
-    index = np.empty((size, size), dtype=np.intp)
-    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
-    return packed[:, index]
+    return np.take(packed, _square((math.isqrt(8 * packed.shape[1] + 1) - 1) // 2), axis=1)
 
 
 @cache
@@ -272,6 +268,26 @@ def _triangle(size: int) -> tuple[IntArray, IntArray]:
     rows, columns = np.triu_indices(size)
     rows.flags.writeable = columns.flags.writeable = False
     return rows, columns
+
+
+def distinct_rows(mask: FloatArray) -> tuple[IntArray, IntArray]:
+    """Of a mask (n, m): a row of each kind (U,), and the kind of every row (n,)."""
+    if not mask.size:
+        return np.arange(min(len(mask), 1)), np.zeros(len(mask), dtype=np.intp)
+    bits = np.ascontiguousarray(np.packbits(mask > 0.0, axis=1))
+    words = bits.view(np.dtype((np.void, bits.shape[1])))[:, 0]
+    _, first, codes = np.unique(words, return_index=True, return_inverse=True)
+    return first, codes
+
+
+@cache
+def _square(size: int) -> IntArray:
+    """(K, K) places of a symmetric matrix's entries in its packed form."""
+    rows, columns = _triangle(size)
+    index = np.empty((size, size), dtype=np.intp)
+    index[rows, columns] = index[columns, rows] = np.arange(rows.size)
+    index.flags.writeable = False
+    return index
 
 
 def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
@@ -298,9 +314,12 @@ def period_moments(values: FloatArray, loadings: FloatArray) -> tuple[FloatArray
     filled = np.ascontiguousarray(np.where(np.isfinite(kept), kept, 0.0))
     products = outer_products(b)
     n_periods = values.shape[0]
-    packed = np.empty((n_periods, products.shape[1]))
     crosses = np.empty((n_periods, b.shape[1]))
     for t in range(n_periods):
-        np.dot(observed[t], products, out=packed[t])
         np.dot(filled[t], b, out=crosses[t])
-    return unpack(packed), crosses, np.isfinite(kept).sum(axis=1)
+    # a period that sees what another one saw has the same product, to the bit
+    first, codes = distinct_rows(observed)
+    packed = np.empty((first.size, products.shape[1]))
+    for row, t in zip(packed, first.tolist(), strict=True):
+        np.dot(observed[t], products, out=row)
+    return unpack(packed)[codes], crosses, np.isfinite(kept).sum(axis=1)

@@ -2,16 +2,21 @@
 
 Model            r_it = sum over j in N(i) of b_ij f_jt + e_it        B on the pattern of links, F (T, K) free
 Objective        sum over observed rows of (r - b'f)^2 + ridge (sum b^2 + sum f^2)
-                 or, with shrinkage s > 0,  ... + s sum (b - 1)^2 + ridge sum f^2
+                 or, with shrinkage s > 0,  ... + s sum (b - t)^2 + ridge sum f^2,  t = 1
+                 or, with group effects,    t_ij = 1 + sum over k in N(i) nested in j of a_jk less its mean
                  values divided by their root mean square, so that ridge and s count in observations
 Sweep            f_t by a K x K system over period t's rows, b_i by a system of the size of asset i's own
                  links over its rows, then `gauge.balance` (with shrinkage, that fixes the gauge).
                  Each step lowers the objective, so it never rises; there is no learning rate
 Ridge on both    on B alone it is void: the scale moves to F at no cost
+Group effects    a_j by least squares of b_j - 1 on the centred links, so t_j = 1 + P_j (b_j - 1), P_j the
+                 projector on them: the mean loading of every group (market betas by sector), jointly with
+                 the asset's deviation from it. The scale stays fixed: t has mean 1 in every factor
 Acceleration     Anderson mixing of the last sweeps' B, with F projected out; a mix that raises the objective
                  is replaced by the plain sweep. Categories that nearly cover another (2,397 senior bonds of
                  2,625) leave many slow directions, which one extrapolation at a time does not remove
-Shrinkage        s -> infinity: b = 1, least squares of each period's values on the links themselves, an
+Shrinkage        s -> infinity: b = 1 (group effects are then shifts into the nested factors), least
+                 squares of each period's values on the links themselves, an
                  exact branch. Families of categories that cover every asset make the links of rank K -
                  (number of families); the factors of a family then sum to zero, weighted by their assets
 Projection       f_t = m + V^1/2 (I + V^1/2 G V^1/2)^-1 V^1/2 c,  G = B'D^-1B, c = B'D^-1(r - Bm) over period
@@ -25,8 +30,7 @@ References       Ghiye, Barreau, Carlier & Vazirgiannis (2025), Journal of Finan
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +44,13 @@ from latentfactors.kernels.adjacency import (
     to_slots,
 )
 from latentfactors.kernels.als import start_loadings
-from latentfactors.kernels.em import FixedPoint
+from latentfactors.kernels.em import anderson
 from latentfactors.kernels.gauge import Nesting, balance, find_nesting
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _EXACT_FIT = 1e-27  # of the sum of squares: rounding alone
-_MEMORY = 15  # sweeps that are mixed
-_SLACK = 1e-12  # relative rise of the objective that is rounding
 _JITTER = (
     1e-13  # of the mean diagonal: what keeps a singular system solvable, far below any ridge that matters
 )
@@ -80,6 +82,7 @@ def fit_masked(
     *,
     ridge: float = 0.0,
     shrinkage: float = 0.0,
+    group_effects: bool = False,
     start: FloatArray | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 1000,
@@ -91,6 +94,7 @@ def fit_masked(
     values : (R,) finite.
     pattern : of these rows.
     ridge, shrinkage : >= 0, in observations of values with root mean square 1; shrinkage finite.
+    group_effects : whether shrinkage is towards the mean of an asset's groups instead of 1.
     start : (S,) loadings; None: ones, and leading eigenvectors for factors with the same links.
     tolerance : largest root mean square change of the loadings in a cycle, relative to theirs, that counts as
         standing still.
@@ -100,6 +104,7 @@ def fit_masked(
     y = values / unit
     nesting = find_nesting(pattern)
     total = float(y @ y) or 1.0
+    groups = group_spaces(pattern, nesting) if group_effects and shrinkage else {}
 
     def factor_step(b: FloatArray) -> FloatArray:
         return solve(*period_equations(pattern, b, y), ridge)
@@ -107,21 +112,29 @@ def fit_masked(
     def objective(b: FloatArray, f: FloatArray) -> float:
         residual = y - fitted(pattern, b, f)
         penalty = ridge * float(np.vdot(f, f))
-        penalty += shrinkage * float(((b - 1.0) ** 2).sum()) if shrinkage else ridge * float(b @ b)
+        penalty += (
+            shrinkage * float(((b - target(nesting, groups, b)) ** 2).sum())
+            if shrinkage
+            else ridge * float(b @ b)
+        )
         return (float(residual @ residual) + penalty) / total
 
     def sweep(b: FloatArray) -> tuple[FloatArray, float]:
         f = factor_step(b)
         reached = objective(b, f)
         grams, crosses = asset_equations(pattern, f, y)
-        found = to_slots(pattern, solve(grams, crosses + shrinkage, shrinkage or ridge))
-        return (found if shrinkage else balance(nesting, found, f)[0]), reached
+        if shrinkage:
+            crosses += shrinkage * from_slots(pattern, target(nesting, groups, b))
+        found = to_slots(pattern, solve(grams, crosses, shrinkage or ridge))
+        if not shrinkage:
+            return balance(nesting, found, f)[0], reached
+        return settle(nesting, groups, found, f, ridge / shrinkage), reached
 
     def distance(new: FloatArray, old: FloatArray) -> float:
         return float(np.linalg.norm(new - old) / max(np.linalg.norm(new), 1e-300))
 
     first = first_loadings(y, pattern, nesting) if start is None else start
-    found = accelerate(
+    found = anderson(
         sweep, first, distance=distance, tolerance=tolerance, max_iterations=max_iterations, floor=_EXACT_FIT
     )
     factors = factor_step(found.parameters)
@@ -131,46 +144,76 @@ def fit_masked(
     )
 
 
-def accelerate(
-    step: Callable[[FloatArray], tuple[FloatArray, float]],
-    start: FloatArray,
-    *,
-    distance: Callable[[FloatArray, FloatArray], float],
-    tolerance: float,
-    max_iterations: int,
-    floor: float,
-) -> FixedPoint:
-    """Fixed point of a map x -> M(x) that never raises an objective, by safeguarded Anderson mixing.
+def group_spaces(pattern: Pattern, nesting: Nesting) -> dict[int, FloatArray]:
+    """Orthonormal basis (n, r) of the centred links to nested factors, for every factor that has such."""
+    found = {}
+    for k in range(pattern.n_factors):
+        _, design, centre = inner_links(pattern, nesting, k)
+        if design.shape[1]:
+            left, singular, _ = np.linalg.svd(design - centre, full_matrices=False)
+            found[k] = left[:, singular > 1e-10 * max(singular[0], 1.0)]
+    return found
 
-    With d_k = M(x_k) - x_k and the differences D, X of the last d and M(x): x' = M(x) - X argmin |d - D w|.
-    `step`, `distance` and the answer are those of `em.squarem`; stops when |M(x) - x| is at most the
-    tolerance twice in a row.
+
+def inner_links(pattern: Pattern, nesting: Nesting, k: int) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Factors (J,) strictly nested in k, 0/1 links (n, J) of k's assets to them, and their means (J,)."""
+    own = nesting.members[k]
+    inner = np.array(
+        [j for j, outer, _ in nesting.pairs if outer == k and nesting.members[j].size < own.size],
+        dtype=np.int64,
+    )
+    position = np.full(pattern.n_assets, -1)
+    position[pattern.slot_asset[own]] = np.arange(own.size)
+    design = np.zeros((own.size, inner.size))
+    for column, j in enumerate(inner):
+        design[position[pattern.slot_asset[nesting.members[j]]], column] = 1.0
+    return inner, design, design.mean(axis=0) if own.size else np.zeros(inner.size)
+
+
+def target(nesting: Nesting, groups: Mapping[int, FloatArray], loadings: FloatArray) -> FloatArray:
+    """(S,) what shrunken loadings are pulled to: 1 + P (b - 1) on the spaces of `group_spaces`, else 1."""
+    out = np.ones(loadings.size)
+    for k, basis in groups.items():
+        own = nesting.members[k]
+        out[own] += basis @ (basis.T @ (loadings[own] - 1.0))
+    return out
+
+
+def settle(
+    nesting: Nesting,
+    groups: Mapping[int, FloatArray],
+    loadings: FloatArray,
+    factors: FloatArray,
+    ridge: float,
+) -> FloatArray:
+    """Loadings after shifts of nested factors into their containers that lower the penalty at the same fit.
+
+    f_j -> f_j - c f_k, b_k -> b_k + c b_j at j's assets: with R_k = (I - P_k)(b_k - 1), e = (I - P_k) b_j,
+    sum R_k^2 + ridge f_j'f_j has its minimum at c = (ridge f_j'f_k - R_k'e) / (ridge f_k'f_k + e'e).
     """
-    x, images, moves = np.array(start), [], []
-    path: list[float] = []
-    gap, close, plain = math.inf, 0, x
-    for n in range(1, max_iterations + 1):
-        image, reached = step(x)
-        if path and not reached <= path[-1] * (1.0 + _SLACK):
-            # the plain sweep from the last good point cannot be worse; what was mixed is forgotten
-            x, images, moves = plain, [], []
+    b, f = loadings.copy(), np.array(factors)
+    for j, k, beside in nesting.pairs:
+        if k not in groups or nesting.members[j].size == nesting.members[k].size:
             continue
-        path.append(reached)
-        gap = distance(image, x)
-        close = close + 1 if gap <= tolerance else 0
-        if reached <= floor or close == 2:
-            exact = "the objective is zero up to rounding"
-            reason = exact if reached <= floor else f"a sweep moves the loadings by {gap:.1e} of their size"
-            return FixedPoint(image, tuple(path), n, True, reason)
-        images, moves = [*images[-_MEMORY:], image], [*moves[-_MEMORY:], image - x]
-        plain = x = image
-        if len(moves) > 1:
-            history, former = np.array(moves), np.array(images)
-            bends = history[1:] - history[:-1]
-            weights = np.linalg.lstsq(bends @ bends.T, bends @ moves[-1], rcond=1e-14)[0]
-            x = image - weights @ (former[1:] - former[:-1])
-    reason = f"stopped after {max_iterations} sweeps, the last moved the loadings by {gap:.1e} of their size"
-    return FixedPoint(plain, tuple(path), max_iterations, False, reason)
+        own, basis = nesting.members[k], groups[k]
+        moved = np.zeros(own.size)
+        moved[np.searchsorted(own, beside)] = b[nesting.members[j]]
+        moved -= basis @ (basis.T @ moved)  # R_k'e = (b_k - 1)'e, for I - P_k is a projector
+        bend = ridge * float(f[:, k] @ f[:, k]) + float(moved @ moved)
+        if bend > 0.0:
+            shift = (ridge * float(f[:, j] @ f[:, k]) - float((b[own] - 1.0) @ moved)) / bend
+            f[:, j] -= shift * f[:, k]
+            b[beside] += shift * b[nesting.members[j]]
+    return b
+
+
+def from_slots(pattern: Pattern, by_slot: FloatArray) -> FloatArray:
+    """(N, P) on an asset's own slots, zero beyond them: the inverse of `to_slots`."""
+    most = int(np.diff(pattern.asset_slots).max(initial=0))
+    own = np.zeros((pattern.n_assets, most))
+    first = pattern.asset_slots[pattern.slot_asset]
+    own[pattern.slot_asset, np.arange(pattern.n_slots) - first] = by_slot
+    return own
 
 
 def first_loadings(y: FloatArray, pattern: Pattern, nesting: Nesting) -> FloatArray:

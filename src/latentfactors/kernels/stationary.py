@@ -195,3 +195,92 @@ def start_gradients(first, a, covariance, doublings):  # pragma: no cover - comp
         for j in range(r):
             slope_q[i, j] = adjoint[i, j]
     return slope_a, slope_q, converged
+
+
+@njit(cache=True)
+def var_ascent(
+    present, cross, past, first, count, a, covariance, doublings, halvings
+):  # pragma: no cover - compiled
+    """One round of the (A, Q) step of `factor_em`; False where the lagged moments are near singular."""
+    r, m = a.shape
+    value, _ = var_value(present, cross, past, first, count, a, covariance, doublings)
+    if not math.isfinite(value):
+        return a, covariance, False
+    slope, _, found = start_gradients(first, a, covariance, doublings)
+    if not found:
+        return a, covariance, False
+    numerator = cross.copy()
+    for i in range(r):
+        for k in range(m):
+            for h in range(r):
+                numerator[i, k] += covariance[i, h] * slope[h, k]
+    target = np.zeros((r, m))
+    if not _solve_right(numerator, past, target):
+        return a, covariance, False
+    share, old = 1.0, a
+    for _ in range(halvings):
+        candidate = old + share * (target - old)
+        reached, _ = var_value(present, cross, past, first, count, candidate, covariance, doublings)
+        if reached >= value:
+            a, value = candidate, reached
+            break
+        share /= 2.0
+    _, slope, found = start_gradients(first, a, covariance, doublings)
+    if not found:
+        return a, covariance, False
+    _, residual = var_value(present, cross, past, first, count, a, covariance, doublings)
+    half, goal = np.zeros((r, r)), np.zeros((r, r))
+    for i in range(r):
+        for j in range(r):
+            for h in range(r):
+                half[i, j] += covariance[i, h] * slope[h, j]
+    for i in range(r):
+        for j in range(r):
+            total = residual[i, j]
+            for h in range(r):
+                total += 2.0 * half[i, h] * covariance[h, j]
+            goal[i, j] = total / max(count, 1.0)
+    share, start = 1.0, covariance
+    for _ in range(halvings):
+        candidate = start + share * (goal - start)
+        reached, _ = var_value(present, cross, past, first, count, a, candidate, doublings)
+        if reached >= value:
+            return a, candidate, True
+        share /= 2.0
+    return a, covariance, True
+
+
+@njit(cache=True)
+def _solve_right(numerator, moment, out):  # pragma: no cover - compiled
+    """out = numerator moment^-1 by Cholesky on the scale of the diagonal; False where that loses digits."""
+    r, m = numerator.shape
+    root, scale = np.zeros((m, m)), np.zeros(m)
+    for i in range(m):
+        if not moment[i, i] > 0.0:
+            return False
+        scale[i] = math.sqrt(moment[i, i])
+    for i in range(m):
+        for j in range(i + 1):
+            total = moment[i, j] / (scale[i] * scale[j])
+            for k in range(j):
+                total -= root[i, k] * root[j, k]
+            if i == j:
+                if not total > 1e-8:
+                    return False
+                root[i, i] = math.sqrt(total)
+            else:
+                root[i, j] = total / root[j, j]
+    for row in range(r):
+        for i in range(m):
+            total = numerator[row, i] / scale[i]
+            for k in range(i):
+                total -= root[i, k] * out[row, k]
+            out[row, i] = total / root[i, i]
+        for i in range(m - 1, -1, -1):
+            total = out[row, i]
+            for k in range(i + 1, m):
+                total -= root[k, i] * out[row, k]
+            out[row, i] = total / root[i, i]
+        for i in range(m):
+            out[row, i] /= scale[i]
+    return True

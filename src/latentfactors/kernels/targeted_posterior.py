@@ -15,7 +15,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.kernels.linalg import invert_pd_batch, outer_products, period_moments, unpack
+from latentfactors.kernels.linalg import (
+    distinct_rows,
+    invert_pd_batch,
+    outer_products,
+    period_moments,
+    unpack,
+)
+from latentfactors.kernels.patterns import Patterns, invert_few
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,7 +35,11 @@ def noise_by_series(x_variance: float, y_variance: float, n_predictors: int, n_s
 
 
 def posterior_moments(
-    filled: FloatArray, mask: FloatArray, loadings: FloatArray, noise: FloatArray
+    filled: FloatArray,
+    mask: FloatArray,
+    loadings: FloatArray,
+    noise: FloatArray,
+    patterns: Patterns | None = None,
 ) -> tuple[FloatArray, FloatArray, float]:
     """m_t (T, k), Omega_t (T, k, k) of the factors given the observed cells, and their log-likelihood.
 
@@ -42,14 +53,20 @@ def posterior_moments(
     mask : (T, d), 1.0 where observed, else 0.0.
     loadings : (d, k).
     noise : (d,), or (T, d) where variances move.
+    patterns : of the mask's rows, if they are few and the noise does not move: Omega_t once for each.
     """
     k = loadings.shape[1]
     precision = 1.0 / noise
-    if noise.ndim == 1:
-        grams = unpack(mask @ (outer_products(loadings) * precision[:, None]))
+    if patterns is not None and noise.ndim == 1:
+        grams = unpack(mask[patterns.first] @ (outer_products(loadings) * precision[:, None]))
+        few, few_logdet = invert_few(grams + np.eye(k))
+        covariances, logdet = few[patterns.codes], few_logdet[patterns.codes]
     else:
-        grams = unpack((mask * precision) @ outer_products(loadings))
-    covariances, logdet = invert_pd_batch(grams + np.eye(k))
+        if noise.ndim == 1:
+            grams = unpack(mask @ (outer_products(loadings) * precision[:, None]))
+        else:
+            grams = unpack((mask * precision) @ outer_products(loadings))
+        covariances, logdet = invert_pd_batch(grams + np.eye(k))
     means = (covariances @ ((filled * precision) @ loadings)[:, :, None])[:, :, 0]
     residual = means @ loadings.T
     residual *= mask
@@ -88,7 +105,11 @@ def row_posterior(
         precision = np.broadcast_to(1.0 / np.asarray(variance, dtype=np.float64), (n_periods,))
         grams += gram * precision[:, None, None]
         crosses += cross * precision[:, None]
-    covariances = invert_pd_batch(grams + np.eye(k))[0]
+    if np.ndim(x_variance) or np.ndim(y_variance):
+        covariances = invert_pd_batch(grams + np.eye(k))[0]
+    else:
+        first, codes = distinct_rows(np.isfinite(values).astype(np.float64))
+        covariances = invert_pd_batch(grams[first] + np.eye(k))[0][codes]
     return (covariances @ crosses[:, :, None])[:, :, 0], covariances
 
 

@@ -3,10 +3,12 @@
 Model            r_it = sum over j in N(i) of b_ij f_jt + e_it      N(i): the market and one category of every
                  attribute; B (N, K) on the pattern of links, F (T, K) free
 Estimation       alternating least squares on the observed rows (`kernels.masked_als`), a small ridge on both
-                 sides; shrinkage s pulls every loading towards 1: s = 0 is the model of the paper and
-                 s = infinity the cross-sectional regression on categories (BARRA), an exact branch
-Identification   s = 0: the gauge of `kernels.gauge`: a factor is orthogonal over training to the factors it
-                 is nested in (every category: to the market), and has mean loading 1. s > 0: the penalty. s =
+                 sides; shrinkage s pulls every loading towards 1, or towards the mean of the asset's groups
+                 (b_ij = m_ij + d_ij, penalty on d): s = 0 is the model of the paper and s = infinity the
+                 cross-sectional regression on categories (BARRA), an exact branch
+Identification   s = 0, or a pull to group means: the gauge of `kernels.gauge`: a factor is orthogonal over
+                 training to the factors it is nested in (every category: to the market), and has mean
+                 loading 1. A pull to 1: the penalty. s =
                  infinity: the factors of a family sum to zero, weighted by their assets
 Factors          `infer="project"`: posterior given the training mean and covariance of the factors and each
                  asset's residual variance, over the assets available; `infer="regression"`: least squares
@@ -49,6 +51,7 @@ __all__ = ["CreditFactorConfig", "CreditFactorEstimates", "CreditFactorModel"]
 
 FloatArray = npt.NDArray[np.float64]
 Inference = Literal["project", "regression"]
+ShrinkageTarget = Literal["one", "group_mean"]
 _RATIO = 1e-6  # smallest over largest singular value below which a period's factors are not identified
 
 
@@ -63,7 +66,11 @@ class CreditFactorConfig:
     n_common
         Factors that all assets share: 1 is the market.
     shrinkage
-        Pull of every loading towards 1, in observations of the typical value: 0 is CFM, `math.inf` BARRA.
+        Pull of every loading, in observations of the typical value: 0 is CFM, `math.inf` BARRA.
+    shrink_to
+        What loadings are pulled to: "one", or "group_mean", the mean of the asset's groups, estimated beside
+        them: a market loading to that of the asset's sector, rating and so on. A factor that contains no
+        other has one group, whose mean is 1 by scale. With infinite shrinkage both are BARRA.
     infer
         "project": posterior; "regression": least squares, which are portfolios' returns, NaN where a period
         cannot tell the factors apart.
@@ -92,6 +99,7 @@ class CreditFactorConfig:
     attributes: tuple[str, ...] | None = None
     n_common: int = 1
     shrinkage: float = 0.0
+    shrink_to: ShrinkageTarget = "one"
     infer: Inference = "project"
     cold_start: bool = True
     min_group_size: int = 5
@@ -109,8 +117,11 @@ class CreditFactorConfig:
             raise ConfigurationError(
                 f"shrinkage=inf makes n_common={self.n_common} common factors one and the same: use 0 or 1"
             )
-        if self.infer not in get_args(Inference):
-            raise ConfigurationError(f"infer must be one of {get_args(Inference)}, got {self.infer!r}")
+        for name, allowed in (("infer", Inference), ("shrink_to", ShrinkageTarget)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigurationError(
+                    f"{name} must be one of {get_args(allowed)}, got {getattr(self, name)!r}"
+                )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -222,12 +233,13 @@ class CreditFactorModel(LatentFactorModel[CreditFactorConfig, CreditFactorEstima
                     training.pattern,
                     ridge=config.ridge,
                     shrinkage=config.shrinkage,
+                    group_effects=config.shrink_to == "group_mean",
                     start=None if former is None else warm_start(training, former),
                     tolerance=config.tolerance,
                     max_iterations=config.max_iterations,
                 )
             loadings, factors = fit.loadings, fit.factors
-            if config.shrinkage == 0:
+            if config.shrinkage == 0 or (config.shrink_to == "group_mean" and config.shrinkage < math.inf):
                 loadings, factors, _ = fix_gauge(find_nesting(training.pattern), loadings, factors)
             parameters = effective_parameters(training, fit.factors, config.shrinkage)
             parts = estimates_of(training, panel, loadings, factors, parameters)
@@ -274,7 +286,10 @@ def regress_on_links(training: Training) -> tuple[MaskedFit, FloatArray]:
 
 
 def effective_parameters(training: Training, factors: FloatArray, shrinkage: float) -> FloatArray:
-    """(N,) tr (G_i + s I)^-1 G_i, G_i = sum f f' over asset i's links: their number at s = 0."""
+    """(N,) tr (G_i + s I)^-1 G_i, G_i = sum f f' over asset i's links: their number at s = 0.
+
+    Means of groups, which many assets share, count for nothing in one of them.
+    """
     pattern = training.pattern
     links = np.diff(pattern.asset_slots).astype(np.float64)
     if shrinkage == 0:

@@ -69,7 +69,7 @@ def align_members(gram: FloatArray, n_factors: int) -> FloatArray:
 
 def living_members(maps: FloatArray) -> npt.NDArray[np.bool_]:
     """(M,) whether a member has a map (M, K, K) into the common space: False for those that collapsed."""
-    return maps.any(axis=(1, 2))
+    return np.asarray(maps.any(axis=(1, 2)))
 
 
 def one_member(maps: FloatArray, m: int) -> slice:

@@ -52,7 +52,7 @@ def scree_figure(counts: FactorCounts, *, most: int = 20) -> go.Figure:
     """
     shares = 100.0 * counts.eigenvalues[:most]
     places = np.arange(1, shares.size + 1)
-    figure = stacked(2, [0.68, 0.32])
+    figure = stacked(2, [0.6, 0.4])
     figure.add_bar(
         x=places, y=shares, marker={"color": PALETTE[0]}, name="share of variance",
         hovertemplate="factor %{x}: %{y:.1f}%<extra></extra>", showlegend=False, row=1, col=1,
@@ -64,9 +64,15 @@ def scree_figure(counts: FactorCounts, *, most: int = 20) -> go.Figure:
     )  # fmt: skip
     figure.update_yaxes(title_text="share of variance", ticksuffix="%", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(autorange="reversed", dtick=1, row=2, col=1)
+    # a criterion that names the largest number tried may only have been stopped there
+    figure.add_vline(
+        x=counts.max_factors, line={"dash": "dot", "width": 1, "color": "#9AA0A6"},
+        row=2, col=1,  # pyright: ignore[reportArgumentType] (numbers, as everywhere else)
+        annotation={"text": "largest tried", "font": {"size": 12}}, annotation_position="bottom right",
+    )  # fmt: skip
     figure.update_xaxes(range=[-0.6, shares.size + 0.6])
     figure.update_xaxes(title_text="number of factors", row=2, col=1)
-    return finished(figure, "Eigenvalues, and the number of factors by criterion", 520, legend=False)
+    return finished(figure, "Eigenvalues, and the number of factors by criterion", 580, legend=False)
 
 
 def factor_bands_figure(

@@ -101,6 +101,11 @@ def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
     for period, each in run.news.items():
         before = "" if run.before is None else f" since {run.before.as_of}"
         text = f"From {_number(each.old)} to {_number(each.new)}{before}: the lines sum to the change."
+        if not each.exact:
+            text += (
+                " The model is not linear, so the news are telescoped: cells entered one after another, new"
+                " ones in the order of their release; another order would share the change out otherwise."
+            )
         by_kind = [[kind, _number(part)] for kind, part in each.by("kind").items()]
         plot = _drawn(figures.news_figure(each)) if each.contribution.size else None
         sections.append(

@@ -35,6 +35,8 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 _MOST_PARTS = 20  # of a waterfall that can still be read
+_MOST_COLUMNS = 16  # of a heat map with names above its columns
+_LETTER = 6.6  # pixels of a letter in them
 _MOST_FACTORS = 7  # of a family: as many colours as there are
 
 
@@ -73,7 +75,7 @@ def attribution_figure(
     unit = 100.0 if percent else 1.0
     figure = go.Figure(
         go.Waterfall(
-            x=[html.escape(name) for name in (*names, "total")],
+            x=[html.escape(shortened(name)) for name in (*names, "total")],
             y=tuple((unit * np.append(parts, linked.total)).tolist()),
             measure=["relative"] * len(names) + ["total"],
             increasing={"marker": {"color": PALETTE[0]}},
@@ -84,9 +86,15 @@ def attribution_figure(
         )
     )
     figure.update_yaxes(ticksuffix="%" if percent else "")
-    figure.update_xaxes(type="category")
     how = "linked over" if linked.method == "carino" else "summed over"
-    return finished(figure, f"Return by source, {how} {linked.n_periods} periods", 400, legend=False)
+    source = by if isinstance(attribution, PerformanceAttribution) else "source"
+    finished(figure, f"Return by {source}, {how} {linked.n_periods} periods", 400, legend=False)
+    figure.update_xaxes(type="category", dtick=1)
+    if len(names) > _MOST_PARTS // 2:  # upright names, and the height that they need
+        below = 16 + round(_LETTER * max(len(shortened(name)) for name in names))
+        figure.update_xaxes(tickangle=-90, automargin=False)
+        figure.update_layout(height=356 + below, margin={"b": below})
+    return figure
 
 
 def risk_figure(
@@ -122,7 +130,7 @@ def risk_figure(
         )
     )
     suffix = "%" if percent else ""
-    figure.update_xaxes(ticksuffix=suffix, title_text="contribution to volatility per period")
+    figure.update_xaxes(ticksuffix=suffix, title_text="contribution per period")
     figure.update_yaxes(type="category", automargin=True)
     kind = "Volatility" if risk.beta is None else "Tracking error"
     title = f"{kind} {unit * risk.volatility:.3g}{suffix} by {by}"
@@ -188,6 +196,9 @@ def group_loadings_figure(
 ) -> go.Figure:
     """Heat map of mean loadings, one line a category of an attribute, one column a factor.
 
+    Of more factors than fit: those that belong to no attribute and those of this one; without any of its own
+    those that differ most between its categories.
+
     Parameters
     ----------
     state, panel
@@ -207,20 +218,44 @@ def group_loadings_figure(
     categories, mean, counts, when = group_loadings(state, panel, attribute, period)
     size = np.nan_to_num(np.abs(mean)).max(axis=1)
     shown = np.sort(np.argsort(-size, kind="stable")[:MOST_LINES])
-    limit = float(size.max()) or 1.0
+    columns, names = _columns(state, panel, attribute, mean)
+    mean = mean[np.ix_(shown, columns)]
+    limit = float(np.abs(mean).max()) or 1.0
     figure = go.Figure(
         go.Heatmap(
-            z=mean[shown], x=[html.escape(name) for name in state.factors.names],
+            z=mean, x=[html.escape(shortened(name)) for name in names],
             y=[html.escape(shortened(categories[i])) for i in shown], zmin=-limit, zmax=limit,
             colorscale=DIVERGING, xgap=1, ygap=1, customdata=np.tile(counts[shown][:, None], mean.shape[1]),
-            colorbar={"thickness": 12, "len": 0.9, "outlinewidth": 0},
+            colorbar={"thickness": 12, "len": 1.0, "outlinewidth": 0, "tickformat": ".2g",
+                      "tickvals": [-limit, 0.0, limit]},
             hovertemplate="%{y}, %{x}: %{z:.3g} (%{customdata} assets)<extra></extra>",
         )
     )  # fmt: skip
+    top = 52 + round(_LETTER * max(len(shortened(name)) for name in names))
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1, type="category")
-    figure.update_xaxes(side="top", showgrid=False, type="category")
-    finished(figure, f"Mean loadings by {html.escape(attribute)}, {when}", 110 + 20 * len(shown))
-    return figure.update_layout(margin={"t": 92, "b": 12})
+    title = f"Mean loadings by {html.escape(attribute)}, {when}"
+    finished(figure, title, top + 12 + max(20 * len(shown), 60))
+    figure.update_xaxes(side="top", showgrid=False, type="category", dtick=1, tickangle=-90, automargin=False)
+    figure.update_layout(title={"yref": "container", "y": 1.0, "yanchor": "top", "pad": {"t": 14}})
+    return figure.update_layout(margin={"t": top, "b": 12})
+
+
+def _columns(
+    state: LatentFactorState, panel: Panel, attribute: str, mean: FloatArray
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Which factors a heat map shows, and their names, without the attribute where all share it."""
+    names = state.factors.names
+    if len(names) <= _MOST_COLUMNS:
+        return np.arange(len(names)), list(names)
+    own = f"{attribute}="
+    families = np.array([name.partition("=")[0] if "=" in name else "" for name in names])
+    free = [not family or family not in panel.attributes for family in families.tolist()]
+    if any(name.startswith(own) for name in names) and sum(free) < _MOST_COLUMNS:
+        columns = np.flatnonzero(np.array(free) | np.array([name.startswith(own) for name in names]))
+        return columns, [names[k].removeprefix(own) for k in columns]
+    spread = np.ptp(np.nan_to_num(mean), axis=0) if len(mean) > 1 else np.nan_to_num(np.abs(mean[0]))
+    columns = np.sort(np.argsort(-spread, kind="stable")[:_MOST_COLUMNS])
+    return columns, [names[k] for k in columns]
 
 
 def group_loadings(
