@@ -165,10 +165,11 @@ def loading_profiles_figure(
     n_columns = min(3, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = make_subplots(
-        rows=n_rows, cols=n_columns, shared_yaxes="all", shared_xaxes=True,
+        rows=n_rows, cols=n_columns, shared_yaxes=True, shared_xaxes=True,
         subplot_titles=[html.escape(shortened(found.names[j])) for j in shown],
         vertical_spacing=0.3 / n_rows, horizontal_spacing=0.04,
     )  # fmt: skip
+    figure.update_yaxes(matches="y")  # one axis for all, not for each row of plots
     quantiles = np.arange(1, found.averages.shape[1] + 1)
     for place, j in enumerate(shown):
         for k in factors:
