@@ -50,6 +50,17 @@ def test_many_series_stand_in_lines():
     np.testing.assert_array_equal(starred, np.nan_to_num(np.abs(10 * values.T)) > 3)
 
 
+def test_long_names_stand_in_lines_and_nothing_is_minus_zero():
+    values = np.full((2, 8), -0.001)
+    found = MacroCorrelations(
+        values=values, t_statistics=10 * values, n_periods=np.full((2, 8), 200),
+        factor_names=("F1", "F2"), series_names=tuple(f"industrial production {m}" for m in range(8)),
+    )  # fmt: skip
+    heat = learned_figures.macro_correlations_figure(found).data[0]
+    assert heat.z.shape == (8, 2)
+    assert (heat.text == "0.00").all()
+
+
 def test_profiles_show_the_largest_or_the_chosen(panel, state):
     found = loading_profiles(state, panel, n_quantiles=5)
     name = panel.characteristic_names[2]

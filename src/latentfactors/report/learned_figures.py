@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _MOST_PANELS = 12
+_MOST_LETTERS = 90  # of column heads that stand side by side without touching
 
 
 def learned_factors_figure(source: FactorSource, *, cumulative: bool = True) -> go.Figure:
@@ -92,13 +93,14 @@ def macro_correlations_figure(found: MacroCorrelations) -> go.Figure:
     """
     text = [
         [
-            f"{value:.2f}{'*' if abs(t) > 3 else ''}" if np.isfinite(value) else ""
+            f"{round(value, 2) + 0.0:.2f}{'*' if abs(t) > 3 else ''}" if np.isfinite(value) else ""
             for value, t in zip(values, ts, strict=True)
         ]
         for values, ts in zip(found.values, found.t_statistics, strict=True)
     ]
-    # Many series read better as lines than as columns.
-    turned = len(found.series_names) > 10
+    # Many series, and long names, read better as lines than as columns.
+    n_series, widest = len(found.series_names), max(len(shortened(name)) for name in found.series_names)
+    turned = n_series > 10 or n_series * (widest + 1) > _MOST_LETTERS
     factors = [html.escape(name) for name in found.factor_names]
     series = [html.escape(shortened(name)) for name in found.series_names]
     z, t, n = found.values, found.t_statistics, found.n_periods
@@ -167,6 +169,7 @@ def loading_profiles_figure(
         subplot_titles=[html.escape(shortened(found.names[j])) for j in shown],
         vertical_spacing=0.3 / n_rows, horizontal_spacing=0.04,
     )  # fmt: skip
+    figure.update_yaxes(matches="y")  # one axis for all, not for each row of plots
     quantiles = np.arange(1, found.averages.shape[1] + 1)
     for place, j in enumerate(shown):
         for k in factors:
