@@ -292,6 +292,7 @@ def test_a_nonlinear_process_is_found_where_ipca_fails():
     assert bent > linear + 0.3 * (oracle - linear)
 
 
+@pytest.mark.slow
 def test_identified_in_every_mode(panel):
     for name, parts in PARTS.items():
         found = fitted(panel.between(0, 40), **parts)
@@ -562,6 +563,7 @@ def test_a_diverging_learning_rate_never_ends_in_nan(panel):
 # ------------------------------------------------------------------------ ablations
 
 
+@pytest.mark.slow
 def test_ablations_name_what_is_gone(panel):
     config = NeurIFConfig(**TINY, training=TrainingConfig(**QUICK))
     variants = ablations(config, layers=(0, 1, 2))

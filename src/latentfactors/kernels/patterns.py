@@ -45,9 +45,9 @@ def find_patterns(mask: FloatArray) -> Patterns | None:
 
     Examples
     --------
-    >>> found = find_patterns(np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]))
+    >>> found = find_patterns(np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]]))
     >>> [rows.tolist() for rows in found.members]
-    [[1], [0, 2]]
+    [[1], [0, 2, 3]]
     """
     first, codes = distinct_rows(mask)
     if first.size > _FEW or 2 * first.size > len(mask):
