@@ -115,7 +115,7 @@ def test_live_months_have_rows_and_no_values():
     ("options", "message"),
     [
         ({"loadings": "cubic"}, "loadings must be one of"),
-        ({"n_characteristics": 4}, "n_characteristics must be a whole number, at least 5"),
+        ({"n_characteristics": 4}, "n_characteristics must be a whole number >= 5"),
         ({"missing": 1.0}, "missing must be a share"),
         ({"n_periods": 1}, "n_periods must be"),
     ],

@@ -28,11 +28,12 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError
+from latentfactors.estimator import at_least
 from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.kernels.scores import r_squared
 from latentfactors.panel import Panel
-from latentfactors.periods import period_end
-from latentfactors.rows import RowIndex, read_only
+from latentfactors.rows import read_only
+from latentfactors.simulate.parts import check_share, monthly_rows, streams
 
 __all__ = ["InstrumentedTruth", "instrumented_panel"]
 
@@ -149,25 +150,24 @@ def instrumented_panel(
     Panel(25 periods 1980-01-31..1982-01-31, 50 assets, 1250 rows, 12 characteristics, excess_return, 'M')
     """
     _check(loadings, n_periods, n_assets, n_characteristics, live, seed, missing)
-    children = np.random.SeedSequence(seed).spawn(len(_STREAMS))
-    streams = {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
+    rng = streams(seed, _STREAMS)
     T, N, P = n_periods + live, n_assets, n_characteristics
-    z = _ranks(streams["characteristics"], T, N, P)
-    level = _level(streams["level"], T) if peers else np.zeros(T)
+    z = _ranks(rng["characteristics"], T, N, P)
+    level = _level(rng["level"], T) if peers else np.zeros(T)
     if peers:
         z[:, :, 4] = 0.5 * z[:, :, 4] + level[:, None]
-    gamma = np.linalg.qr(streams["gamma"].normal(size=(P, 3)))[0]
+    gamma = np.linalg.qr(rng["gamma"].normal(size=(P, 3)))[0]
     true = true_loadings(z, gamma, loadings, level).reshape(T * N, 3)
-    factors, premia = _factors(streams["factors"], T, regimes)
+    factors, premia = _factors(rng["factors"], T, regimes)
     month = np.repeat(np.arange(T), N)
     expected = (true * factors[month]).sum(axis=1)
     forecast = (true * premia[month]).sum(axis=1)
-    complete = expected + _NOISE * streams["noise"].normal(size=T * N)
+    complete = expected + _NOISE * rng["noise"].normal(size=T * N)
     if null:
-        complete[: n_periods * N] = streams["null"].permutation(complete[: n_periods * N])
+        complete[: n_periods * N] = rng["null"].permutation(complete[: n_periods * N])
         expected, forecast = np.zeros(T * N), np.zeros(T * N)
-    hidden = (streams["hidden"].random(size=T * N) < missing) | (month >= n_periods)
-    index = _index(T, N)
+    hidden = (rng["hidden"].random(size=T * N) < missing) | (month >= n_periods)
+    index = monthly_rows(np.ones((T, N), dtype=np.bool_), "1980-01")
     panel = Panel(
         times=index.times,
         assets=index.assets,
@@ -229,18 +229,6 @@ def _factors(rng: np.random.Generator, T: int, regimes: bool) -> tuple[FloatArra
     return factors, premia
 
 
-def _index(T: int, N: int) -> RowIndex:
-    months = (np.datetime64("1980-01") + np.arange(T).astype("timedelta64[M]")).astype("datetime64[D]")
-    width = len(str(N - 1))
-    return RowIndex(
-        times=period_end(months, "M"),
-        assets=np.array([f"A{i:0{width}d}" for i in range(N)]),
-        offsets=np.arange(T + 1, dtype=np.int64) * N,
-        asset_codes=np.tile(np.arange(N, dtype=np.int32), T),
-        frequency="M",
-    )
-
-
 def _check(
     loadings: str, n_periods: int, n_assets: int, n_characteristics: int, live: int, seed: int,
     missing: float,
@@ -249,8 +237,6 @@ def _check(
         raise ConfigurationError(f"loadings must be one of {get_args(Loading)}, got {loadings!r}")
     least = {"n_periods": (n_periods, 2), "n_assets": (n_assets, 2), "live": (live, 0), "seed": (seed, 0)}
     least["n_characteristics"] = (n_characteristics, 5)
-    for name, (value, smallest) in least.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-            raise ConfigurationError(f"{name} must be a whole number, at least {smallest}, got {value!r}")
-    if not 0 <= missing < 1:
-        raise ConfigurationError(f"missing must be a share in [0, 1), got {missing!r}")
+    for name, (value, lowest) in least.items():
+        at_least(name, value, lowest)
+    check_share(missing=missing)
