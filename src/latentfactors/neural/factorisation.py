@@ -40,7 +40,7 @@ class InstrumentedFactorisation(Objective):
     """w MSE(r, Lambda f^) + (1 - w) [MSE(r, Lambda f') + shrinkage MS(Lambda a)] + two penalties.
 
     Batches carry by row `z` (B, n, P), `r` and `seen` (B, n), and `position` where firms have one; by period
-    `x` (B, Q) and, by the mode of the premia, `history` (B, window, Q) with `known` (B, window), or `month`.
+    `x` (B, Q) and, by the mode of the premia, `history` (B, window, Q) with `known` (B, window), or `month`::
 
         f^_t = (Lambda'M Lambda + rho I)^-1 Lambda'M r_t, rho = ridge tr(Lambda'M Lambda)/K
         a               attention's part of f': shrunk by 1/(1 + shrinkage) where the past says little
