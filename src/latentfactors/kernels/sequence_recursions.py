@@ -101,7 +101,7 @@ def eliminate_forward(
                     e = constraint_gain[c, k]
                     if b != 0.0 or e != 0.0:
                         J[j, k] += b * J[i, k] + J[j, i] * e + b * e * diagonal
-            # the pivot is determined: a placeholder that touches nothing keeps the window's shape
+            # the pivot is determined: a coordinate that touches nothing keeps the window's shape
             for j in range(size):
                 J[i, j] = 0.0
                 J[j, i] = 0.0
@@ -210,7 +210,7 @@ def trailing_moments(J, h, low, keep, factor, mean, covariance):  # pragma: no c
 
 @numba.njit(cache=True)
 def _determine(i, gains, shift, mean, covariance):  # pragma: no cover - compiled
-    """Moments of coordinate i = shift + gains'x in place of its placeholder; gains[i] = 0."""
+    """Moments of coordinate i = shift + gains'x in place of the free coordinate i; gains[i] = 0."""
     size = gains.size
     row = np.zeros(size)
     mean[i] = shift

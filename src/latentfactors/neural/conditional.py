@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from latentfactors.neural.batches import Batch
 from latentfactors.neural.perceptron import batch_forward, forward
-from latentfactors.neural.primitive import Objective
+from latentfactors.neural.primitive import ValidatedObjective
 
 __all__ = ["ConditionalAutoencoder"]
 
 _JITTER = 1e-6
 
 
-class ConditionalAutoencoder(Objective):
+class ConditionalAutoencoder(ValidatedObjective):
     """Mean of (r - beta(z)'(x W))^2 over the batch's rows, plus `l1` times the sum of absolute weights.
 
     Batches carry `z` (B, n, L) and `r` (B, n) by row, `x` (B, Q) by period. Validation errors use the factors

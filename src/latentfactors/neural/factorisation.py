@@ -15,7 +15,7 @@ from latentfactors.neural.instrumented import (
     linear_loadings,
     network_loadings,
 )
-from latentfactors.neural.primitive import Objective
+from latentfactors.neural.primitive import ValidatedObjective
 
 __all__ = ["InstrumentedFactorisation"]
 
@@ -36,7 +36,7 @@ class _Reading(NamedTuple):
     seen: jax.Array
 
 
-class InstrumentedFactorisation(Objective):
+class InstrumentedFactorisation(ValidatedObjective):
     """w MSE(r, Lambda f^) + (1 - w) [MSE(r, Lambda f') + shrinkage MS(Lambda a)] + two penalties.
 
     Batches carry by row `z` (B, n, P), `r` and `seen` (B, n), and `position` where firms have one; by period

@@ -21,7 +21,14 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, TrainingError
 from latentfactors.neural.batches import PeriodBatches, RowBatches, padded_order
 from latentfactors.neural.config import TrainingConfig
-from latentfactors.neural.primitive import Ensemble, ErrorStep, GradientStep, Learner, Objective, train
+from latentfactors.neural.primitive import (
+    Ensemble,
+    ErrorStep,
+    GradientStep,
+    Learner,
+    ValidatedObjective,
+    train,
+)
 from latentfactors.neural.snapshots import Snapshot, TrainingState
 from latentfactors.neural.watching import EpochReport, current_watcher
 
@@ -102,7 +109,7 @@ def device_scope(config: TrainingConfig) -> ExitStack:
 
 
 def fit_members(
-    objective: Objective,
+    objective: ValidatedObjective,
     start: Snapshot,
     data: PeriodBatches | RowBatches,
     n_steps: int,

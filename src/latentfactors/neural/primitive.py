@@ -10,6 +10,7 @@ anew.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,16 @@ import optax
 from latentfactors.neural.batches import Batch, step_bucket
 from latentfactors.neural.config import OptimiserSpec
 
-__all__ = ["Data", "Ensemble", "GradientStep", "Learner", "Objective", "StepReport", "train"]
+__all__ = [
+    "Data",
+    "Ensemble",
+    "GradientStep",
+    "Learner",
+    "Objective",
+    "StepReport",
+    "ValidatedObjective",
+    "train",
+]
 
 Step = Callable[[Any, Any, jax.Array], tuple[Any, Any]]
 
@@ -88,13 +98,19 @@ def _scan(
 class Objective(eqx.Module):
     """What a model minimises. Subclasses hold static options only, so that equal ones compile once."""
 
+    @abstractmethod
     def loss(self, parameters: Any, layers: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         """The loss of a batch, and the new layer state."""
-        raise NotImplementedError
+        ...
 
+
+class ValidatedObjective(Objective):
+    """An objective whose training is watched on data that it does not see."""
+
+    @abstractmethod
     def errors(self, parameters: Any, layers: Any, batch: Batch) -> jax.Array:
         """(2,) squared error and sum of squares of a validation batch, with layers as they stand."""
-        raise NotImplementedError
+        ...
 
 
 class Learner(NamedTuple):
@@ -154,7 +170,7 @@ class GradientStep(eqx.Module):
 class ErrorStep(eqx.Module):
     """Adds up an objective's validation errors; the carry is (learner, sums (2,))."""
 
-    objective: Objective
+    objective: ValidatedObjective
 
     def __call__(
         self, carry: tuple[Learner, jax.Array], batch: Batch, key: jax.Array
