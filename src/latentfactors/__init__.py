@@ -94,6 +94,7 @@ if TYPE_CHECKING:
         Predictor,
     )
     from latentfactors.models.autoregressive import AutoregressivePredictor
+    from latentfactors.models.boosted_trees import GradientBoostingPredictor
     from latentfactors.models.cae import CAEConfig, CAEModel
     from latentfactors.models.credit_factor import CreditFactorConfig, CreditFactorModel
     from latentfactors.models.d2fm import D2FMConfig, D2FMModel
@@ -108,7 +109,7 @@ if TYPE_CHECKING:
     from latentfactors.models.factor_regression import FactorRegressionConfig, FactorRegressionModel
     from latentfactors.models.graph_factor import GraphFactorConfig, GraphFactorModel
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
-    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neural_network import NeuralNetworkPredictor
     from latentfactors.models.neuralforecast import NeuralForecastPredictor
     from latentfactors.models.neurif import NeurIFConfig, NeurIFModel
     from latentfactors.models.observed import ObservedFactorConfig, ObservedFactorModel
@@ -349,10 +350,8 @@ _HOMES = {
         "IPCAConfig",
         "IPCAModel",
     ),
-    "models.learners": (
-        "GradientBoostingPredictor",
-        "NeuralNetworkPredictor",
-    ),
+    "models.boosted_trees": ("GradientBoostingPredictor",),
+    "models.neural_network": ("NeuralNetworkPredictor",),
     "models.neuralforecast": ("NeuralForecastPredictor",),
     "models.neurif": (
         "NeurIFConfig",

@@ -58,8 +58,8 @@ PREDICTORS = {
     "autoregressive": "models.autoregressive:AutoregressivePredictor",
     "cross_sectional_ols": "models.direct:CrossSectionalOLSPredictor",
     "cross_sectional_ridge": "models.direct:CrossSectionalRidgePredictor",
-    "neural_network": "models.learners:NeuralNetworkPredictor",
-    "gradient_boosting": "models.learners:GradientBoostingPredictor",
+    "neural_network": "models.neural_network:NeuralNetworkPredictor",
+    "gradient_boosting": "models.boosted_trees:GradientBoostingPredictor",
     "neuralforecast": "models.neuralforecast:NeuralForecastPredictor",
 }
 STEPS = {

@@ -14,7 +14,8 @@ from latentfactors.errors import (
     StoreError,
 )
 from latentfactors.kernels.scores import r_squared
-from latentfactors.models.learners import held_out, network_output, standard
+from latentfactors.models.neural_network import network_output
+from latentfactors.pooled_learning import held_out, standard
 from latentfactors.simulate import characteristic_panel
 
 NETWORK = {"hidden": (16,), "epochs": 60, "n_ensemble": 2, "batch": 200, "learning_rate": 0.01}

@@ -193,8 +193,9 @@ def _categories(given: _Given) -> Named:
 
 def _instrumented(given: _Given) -> Named:
     from latentfactors.derive import missing_characteristics
+    from latentfactors.models.boosted_trees import GradientBoostingPredictor
     from latentfactors.models.ipca import IPCAConfig, IPCAModel
-    from latentfactors.models.learners import GradientBoostingPredictor, NeuralNetworkPredictor
+    from latentfactors.models.neural_network import NeuralNetworkPredictor
 
     if given.panel.characteristics is None:
         given.left_out["models on characteristics"] = "the panel has none"
