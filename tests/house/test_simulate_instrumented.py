@@ -94,6 +94,55 @@ def test_regimes_turn_the_sign():
     np.testing.assert_allclose(truth.premia[1:, 0], 0.01 + sign * former, atol=1e-15)
 
 
+def test_gated_loadings_by_hand():
+    """A characteristic counts where the next one is high; the last has no next one and counts half."""
+    truth = instrumented_panel("gated", n_periods=6, n_assets=40, n_characteristics=7, seed=3)
+    z = truth.panel.characteristics
+    for row in (0, 57, 239):
+        gated = [2 * z[row, j] / (1 + np.exp(-12 * z[row, j + 1])) if j < 6 else z[row, j] for j in range(7)]
+        np.testing.assert_allclose(truth.loadings[row], gated @ truth.gamma, atol=1e-12)
+
+
+def test_crossed_loadings_by_hand():
+    truth = instrumented_panel("crossed", n_periods=6, n_assets=40, n_characteristics=13, seed=3)
+    z = truth.panel.characteristics
+    pairs = np.column_stack([z[:, k] * z[:, k + 6] + z[:, k + 3] * z[:, k + 9] for k in range(3)])
+    np.testing.assert_allclose(truth.loadings, z @ truth.gamma + 4 * pairs, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "total", "linear"), [("gated", (0.42, 0.48), 0.72), ("crossed", (0.63, 0.69), 0.32)]
+)
+def test_oracles_of_features_that_a_linear_model_lacks(kind, total, linear):
+    """Mean total R2 over three seeds lies where the studies start from, and IPCA's share of it below."""
+    found = []
+    for seed in range(3):
+        truth = instrumented_panel(kind, 240, 100, 16, seed=seed)
+        model = IPCAModel(IPCAConfig(n_factors=3))
+        model.fit(truth.panel.between(0, 160))
+        fitted = truth.r2(model.extract(truth.panel).reconstruction(), 160)
+        found.append((truth.oracle_total_r2(160), fitted))
+    oracle, ipca = np.mean(found, axis=0)
+    assert total[0] < oracle < total[1]
+    assert 0.1 < ipca < linear * oracle
+
+
+def test_seasons_repeat_after_a_year():
+    truth = instrumented_panel(seasons=True, n_periods=4800, n_assets=2, seed=2)
+    mean, former = np.array([0.01, 0.005, 0.005]), truth.factors[:-12]
+    np.testing.assert_allclose(truth.premia[12:], mean + 0.7 * (former - mean), atol=1e-15)
+    np.testing.assert_array_equal(truth.premia[:12], np.tile(mean, (12, 1)))
+    surprise = (truth.factors - truth.premia)[12:]
+    np.testing.assert_allclose(surprise.std(axis=0), [0.05, 0.04, 0.03], rtol=0.05)
+    # stationary from the first month on, and nothing to see in the month before
+    spread = truth.factors.std(axis=0)
+    np.testing.assert_allclose(spread, np.array([0.05, 0.04, 0.03]) / np.sqrt(1 - 0.49), rtol=0.08)
+    for k in range(3):
+        at = [np.corrcoef(truth.factors[lag:, k], truth.factors[:-lag, k])[0, 1] for lag in (1, 12, 24)]
+        np.testing.assert_allclose(at, [0.0, 0.7, 0.49], atol=0.08)
+    assert 0.12 < instrumented_panel(seasons=True, n_assets=100, seed=1).oracle_predictive_r2(240) < 0.25
+
+
 def test_null_permutes_the_same_values():
     signal = instrumented_panel(n_periods=30, n_assets=40, missing=0.0, seed=4)
     null = instrumented_panel(n_periods=30, n_assets=40, missing=0.0, null=True, seed=4)
@@ -116,6 +165,8 @@ def test_live_months_have_rows_and_no_values():
     [
         ({"loadings": "cubic"}, "loadings must be one of"),
         ({"n_characteristics": 4}, "n_characteristics must be a whole number >= 5"),
+        ({"loadings": "crossed", "n_characteristics": 11}, "n_characteristics must be a whole number >= 12"),
+        ({"regimes": True, "seasons": True}, "regimes and seasons are two laws"),
         ({"missing": 1.0}, "missing must be a share"),
         ({"n_periods": 1}, "n_periods must be"),
     ],

@@ -4,6 +4,11 @@ Characteristics   z (P,), AR(1) with coefficient .95 for every asset, replaced i
                   [-1/2, 1/2]
 Loadings          linear      Lambda = Gamma'z, Gamma (P, 3) orthonormal
                   nonlinear   Lambda = Gamma'z + 2 [z_1 z_2, z_3^2 - 1/12, |z_4| - 1/4]
+                  gated       Lambda = 2 Gamma'(s o z), s_j = 1/(1 + exp(-12 z_(j+1))): whether a
+                              characteristic counts depends on the next one, by one rule for all of them;
+                              the last one has none and counts half. The mean slope is Gamma
+                  crossed     Lambda_k = gamma_k'z + 4 (z_k z_(k+6) + z_(k+3) z_(k+9)): characteristics far
+                              apart multiply, each pair in its own factor
 Factors           f_t = mu + A_t (f_(t-1) - mu) + u_t, started in its stationary distribution;
                   A = diag(.4, .2, 0), mu = (.01, .005, .005), sd of u (.05, .04, .03)
 Returns           r = Lambda'f + e, sd of e .03; 20% of the cells hidden at random
@@ -13,10 +18,13 @@ Peers     the first loading adds 8 m_t z_1, m_t the period's mean of z_5. Ranks 
           (that of a uniform variable on [-1/4, 1/4]), clipped to [-1/4, 1/4]. A firm's own z_5 is a noisy
           reading of m_t, its peers know it
 Regimes   A changes its sign every 60 months
+Seasons   f_t = mu + .7 (f_(t-12) - mu) + u_t for all three factors, stationary: a premium is what the factor
+          earned in the same month a year ago. Neither the mean nor the last month knows it
 Null      returns permuted across all cells: the same distribution, nothing to explain or to forecast
 
-Every parameter is fixed. Reference: the process follows the structure of Uddin (2025), Proceedings of CIKM,
-whose own design is not public; its numbers are ours.
+Every parameter is fixed. References: the process follows the structure of Uddin (2025), Proceedings of CIKM,
+whose own design is not public; its numbers are ours. Seasons in returns: Heston & Sadka (2008), Journal of
+Financial Economics 87(2).
 """
 
 from __future__ import annotations
@@ -38,11 +46,14 @@ from latentfactors.simulate.parts import check_share, monthly_rows, streams
 __all__ = ["InstrumentedTruth", "instrumented_panel"]
 
 FloatArray = npt.NDArray[np.float64]
-Loading = Literal["linear", "nonlinear"]
+Loading = Literal["linear", "nonlinear", "gated", "crossed"]
 
 _MEAN, _SD, _PERSISTENCE = np.array([0.01, 0.005, 0.005]), np.array([0.05, 0.04, 0.03]), (0.4, 0.2, 0.0)
 _NOISE, _BEND, _AGING = 0.03, 2.0, 0.95
 _PEER, _LEVEL_SD, _LEVEL_BOUND, _REGIME = 8.0, 1.0 / np.sqrt(48.0), 0.25, 60
+_STEEPNESS, _CROSS, _FAR = 12.0, 4.0, 6
+_SEASON, _YEAR = 0.7, 12
+_FEWEST = {"linear": 5, "nonlinear": 5, "gated": 5, "crossed": 12}
 _STREAMS = ("characteristics", "gamma", "factors", "noise", "hidden", "level", "null")
 
 
@@ -58,7 +69,7 @@ class InstrumentedTruth:
     factors : (T, 3)
         Realised factors, live periods included.
     premia : (T, 3)
-        E[f_t | f_(t-1)], the mean in the first period.
+        E[f_t | the factors before], the mean where there are none.
     gamma : (P, 3)
     expected, forecast : (R,)
         loadings . factors and loadings . premia of all rows; 0 in a null panel.
@@ -107,6 +118,7 @@ def instrumented_panel(
     *,
     peers: bool = False,
     regimes: bool = False,
+    seasons: bool = False,
     null: bool = False,
     missing: float = 0.2,
     live: int = 0,
@@ -117,15 +129,17 @@ def instrumented_panel(
     Parameters
     ----------
     loadings
-        "linear" or "nonlinear" in the characteristics.
+        "linear" in the characteristics; "nonlinear"; "gated" by the next one; "crossed" by one far off.
     n_periods
         Months with values, at least 2.
     n_assets, n_characteristics
-        N >= 2, P >= 5.
+        N >= 2, P >= 5, with crossed loadings P >= 12.
     peers
         The first loading also depends on the period's mean of z_5.
     regimes
         A changes its sign every 60 months.
+    seasons
+        Premia follow the factors of a year ago; not with regimes.
     null
         Values permuted across all cells.
     missing
@@ -150,6 +164,8 @@ def instrumented_panel(
     Panel(25 periods 1980-01-31..1982-01-31, 50 assets, 1250 rows, 12 characteristics, excess_return, 'M')
     """
     _check(loadings, n_periods, n_assets, n_characteristics, live, seed, missing)
+    if regimes and seasons:
+        raise ConfigurationError("regimes and seasons are two laws of the same factors: choose one")
     rng = streams(seed, _STREAMS)
     T, N, P = n_periods + live, n_assets, n_characteristics
     z = _ranks(rng["characteristics"], T, N, P)
@@ -158,7 +174,7 @@ def instrumented_panel(
         z[:, :, 4] = 0.5 * z[:, :, 4] + level[:, None]
     gamma = np.linalg.qr(rng["gamma"].normal(size=(P, 3)))[0]
     true = true_loadings(z, gamma, loadings, level).reshape(T * N, 3)
-    factors, premia = _factors(rng["factors"], T, regimes)
+    factors, premia = _seasonal(rng["factors"], T) if seasons else _factors(rng["factors"], T, regimes)
     month = np.repeat(np.arange(T), N)
     expected = (true * factors[month]).sum(axis=1)
     forecast = (true * premia[month]).sum(axis=1)
@@ -193,7 +209,13 @@ def instrumented_panel(
 def true_loadings(z: FloatArray, gamma: FloatArray, kind: Loading, level: FloatArray) -> FloatArray:
     """(T, N, 3) loadings of characteristics (T, N, P); `level` (T,) is what peers share, 0 without."""
     loadings = z @ gamma
-    if kind == "nonlinear":
+    if kind == "gated":
+        following = np.concatenate([z[..., 1:], np.zeros_like(z[..., :1])], axis=-1)
+        loadings = 2.0 * (z / (1.0 + np.exp(-_STEEPNESS * following))) @ gamma
+    elif kind == "crossed":
+        for j in range(_FAR):
+            loadings[..., j % 3] += _CROSS * z[..., j] * z[..., j + _FAR]
+    elif kind == "nonlinear":
         bends = (z[..., 0] * z[..., 1], z[..., 2] ** 2 - 1.0 / 12.0, np.abs(z[..., 3]) - 0.25)
         loadings = loadings + _BEND * np.stack(bends, axis=-1)
     loadings[..., 0] += _PEER * level[:, None] * z[..., 0]
@@ -229,6 +251,17 @@ def _factors(rng: np.random.Generator, T: int, regimes: bool) -> tuple[FloatArra
     return factors, premia
 
 
+def _seasonal(rng: np.random.Generator, T: int) -> tuple[FloatArray, FloatArray]:
+    """(T, 3) realised factors and what was expected of them: twelve series that take turns."""
+    shocks = _SD * rng.normal(size=(T, 3))
+    factors, premia = np.empty((T, 3)), np.tile(_MEAN, (T, 1))
+    for t in range(T):
+        if t >= _YEAR:
+            premia[t] += _SEASON * (factors[t - _YEAR] - _MEAN)
+        factors[t] = premia[t] + shocks[t] / (1.0 if t >= _YEAR else np.sqrt(1.0 - _SEASON**2))
+    return factors, premia
+
+
 def _check(
     loadings: str, n_periods: int, n_assets: int, n_characteristics: int, live: int, seed: int,
     missing: float,
@@ -236,7 +269,7 @@ def _check(
     if loadings not in get_args(Loading):
         raise ConfigurationError(f"loadings must be one of {get_args(Loading)}, got {loadings!r}")
     least = {"n_periods": (n_periods, 2), "n_assets": (n_assets, 2), "live": (live, 0), "seed": (seed, 0)}
-    least["n_characteristics"] = (n_characteristics, 5)
+    least["n_characteristics"] = (n_characteristics, _FEWEST[loadings])
     for name, (value, lowest) in least.items():
         at_least(name, value, lowest)
     check_share(missing=missing)
