@@ -1,11 +1,11 @@
 """Neural instrumented factorisation on simulated panels, out of sample.
 
-    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 1] [--null 10] [--ablation]
+    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 1] [--null 10]
 
 N=300, T=360, P=12, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on
 the last third. Layers are half as wide and half as many as the defaults, to fit a small machine. Writes the
-section neurif_simulation of studies/RESULTS.md; without signal and ablations have sections of their own
-(`--null`, `--ablation`), so that each can be run alone.
+section neurif_simulation of studies/RESULTS.md; panels without signal have a section of their own (`--null`),
+so that each can be run alone. Ablations: neurif_ablation.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from latentfactors import (
     TrainingConfig,
     VARFactorForecaster,
 )
-from latentfactors.evaluate import ablations
 from latentfactors.simulate import InstrumentedTruth, instrumented_panel
 
 CUT, VALIDATION, K = 240, 36, 3
@@ -109,33 +108,6 @@ def null_seeds(n: int, epochs: int, members: int) -> np.ndarray:
     return np.array(found)
 
 
-SCORES = {"total": "total", "native": "predictive"}
-PROCESSES = {
-    "without temporal attention": ({"loadings": "nonlinear"}, "native"),
-    "without channel gate": ({"loadings": "nonlinear"}, "total"),
-    "without spatial attention": ({"loadings": "linear", "peers": True}, "total"),
-    "without residual stack": ({"loadings": "nonlinear"}, "total"),
-}
-
-
-def ablation_seeds(seeds: int, epochs: int, members: int) -> list[tuple[str, int, str, float, float]]:
-    """(ablation, seed, score, all parts, without) on the process that has the feature."""
-    found = []
-    for seed in range(seeds):
-        base: dict[str, dict[str, float]] = {}
-        for name, (process, score) in PROCESSES.items():
-            truth, key = instrumented_panel(**process, n_assets=150, seed=seed), str(process)
-            variants = ablations(config(epochs, members))
-            if key not in base:
-                base[key] = scores(truth, NeurIFModel(variants["all parts"]), ("native",))
-            native = variants[name].factor_mode != "realized"
-            other = scores(truth, NeurIFModel(variants[name]), ("native" if native else "mean",))
-            without = other.get(score, other.get("mean", np.nan))
-            found.append((name, seed, score, base[key][score], without))
-            print(*found[-1], flush=True)
-    return found
-
-
 def spread(values: np.ndarray, digits: int = 3) -> str:
     """Mean and range."""
     return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
@@ -170,26 +142,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--null", type=int, default=0, help="seeds of the panel without signal")
-    parser.add_argument("--ablation", action="store_true")
     arguments = parser.parse_args()
     sizes = (arguments.epochs, arguments.members)
     if arguments.null:
-        report("neurif_no_signal", "--null", without_signal, arguments.null, *sizes)
-    elif arguments.ablation:
-        report("neurif_ablation", "--ablation", ablation_table, arguments.seeds, *sizes)
+        command = f"studies/neurif_simulation.py --null {arguments.null}"
+        report("neurif_no_signal", command, without_signal, arguments.null, *sizes)
     else:
-        report("neurif_simulation", "", recovery, arguments.seeds, *sizes)
+        report("neurif_simulation", "studies/neurif_simulation.py", recovery, arguments.seeds, *sizes)
 
 
 def report(
-    name: str, option: str, study: Callable[[int, int, int], list[str]], seeds: int, epochs: int, members: int
+    name: str,
+    command: str,
+    study: Callable[[int, int, int], list[str]],
+    seeds: int,
+    epochs: int,
+    members: int,
 ) -> None:
     """Run a study and write its section with what it cost."""
     began, cpu = time.perf_counter(), cpu_seconds()
     found = study(seeds, epochs, members)
-    command = " ".join(["python studies/neurif_simulation.py", option]).strip()
     text = [
-        f"`{command}`: T=360, P=12, K=3, 20% missing; fitted on 240 months, of",
+        f"`python {command}`: T=360, K=3, 20% missing; fitted on 240 months, of",
         "which 36 validate, measured on 120. Width 32, 2 temporal layers, 16 induced points, "
         f"{members} {'member' if members == 1 else 'members'},",
         f"at most {epochs} epochs, AdamW 4e-3 with a cosine schedule. R2 against zero, mean over",
@@ -215,7 +189,7 @@ def recovery(seeds: int, epochs: int, members: int) -> list[str]:
         [name, *(spread(np.array([row[name] for row in rows])) for rows in results.values())]
         for name in names
     ]
-    return ["N=300.", "", table(["R2", *results], lines), "", *bars(results)]
+    return ["N=300, P=12.", "", table(["R2", *results], lines), "", *bars(results)]
 
 
 def without_signal(seeds: int, epochs: int, members: int) -> list[str]:
@@ -224,22 +198,9 @@ def without_signal(seeds: int, epochs: int, members: int) -> list[str]:
     error = null.std(ddof=1) / np.sqrt(null.size)
     verdict = "below" if null.mean() < 2 * error else "not below"
     return [
-        f"N=100, returns permuted across cells: mean predictive R2 {null.mean():.5f}, standard error "
+        f"N=100, P=12, returns permuted across cells: mean predictive R2 {null.mean():.5f}, standard error "
         f"{error:.5f}, {verdict} two standard errors."
     ]
-
-
-def ablation_table(seeds: int, epochs: int, members: int) -> list[str]:
-    """Every part on the process that has its feature."""
-    found = ablation_seeds(seeds, epochs, members)
-    rows = []
-    for name in PROCESSES:
-        mine = np.array([row[3:] for row in found if row[0] == name])
-        worse = f"{int((mine[:, 1] < mine[:, 0]).sum())} of {seeds}"
-        process, score = PROCESSES[name]
-        what = ", ".join(str(each) if key == "loadings" else key for key, each in process.items())
-        rows.append([name, what, SCORES[score], spread(mine[:, 0], 4), spread(mine[:, 1], 4), worse])
-    return ["N=150.", "", table(["ablation", "process", "R2", "all parts", "without", "worse"], rows)]
 
 
 if __name__ == "__main__":
