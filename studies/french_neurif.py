@@ -167,10 +167,12 @@ def main():
     ]  # fmt: skip
     text.append(table(["model", "total", "predictive", "epochs", "seconds"], lines))
     text.append(verdict(found))
+    reused = sum(each.n_reused for each in results.values())
     seconds, used = time.perf_counter() - began, cpu_seconds() - used
     text.append(
         f"{machine('jax', 'equinox', 'optax', 'polars')}; {seconds / 60:.1f} minutes, {used / 60:.1f} CPU "
-        "minutes in one process, on a machine busy with other work."
+        "minutes in one process, on a machine busy with other work"
+        + (f"; {reused} finished refits came from the store of an interrupted run." if reused else ".")
     )
     figures(state, sorts, macro, profiles)
     if options.quick:

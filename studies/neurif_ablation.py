@@ -2,14 +2,15 @@
 
     python studies/neurif_ablation.py [--seeds 5] [--epochs 12] [--members 1] [--only "channel gate"]
 
-    temporal attention   premia repeat after twelve months: neither a mean nor a VAR(1) sees them
+    temporal attention   premia move slowly and are hidden in the factors: a mean does not follow them
     channel gate         the slope of every characteristic depends on the next one, by one rule
     spatial attention    a loading depends on the period's mean of a characteristic
     residual stack       characteristics far apart in the feature order multiply
 
-N=150, T=360, P=16, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on the
-last third. The sizes and the training are those of neurif_simulation.py, the same for every process, part and
-seed. Writes the section neurif_ablation of studies/RESULTS.md.
+Fitted on the first two thirds of the months, the last of which, a tenth of all, validate; measured on the
+last third. 360 months of 150 assets; for premia, which take longer to learn, 720 months of 100. Network and
+training are those of neurif_simulation.py, the same for every process, part and seed. Writes the section
+neurif_ablation of studies/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _common import table
-from neurif_simulation import CUT, config, report, scores, spread
+from neurif_simulation import config, report, scores, spread
 
 from latentfactors import NeurIFModel
 from latentfactors.evaluate import ablations
 from latentfactors.simulate import instrumented_panel
 
-N_ASSETS, P = 150, 16
+P = 16
 
 
 class Feature(NamedTuple):
@@ -35,16 +36,20 @@ class Feature(NamedTuple):
     process: dict[str, Any]
     words: str
     score: str
+    n_assets: int = 150
+    n_periods: int = 360
     beside: str | None = None
 
 
 FEATURES = (
     Feature(
         "temporal attention",
-        {"loadings": "linear", "seasons": True},
-        "seasons",
+        {"loadings": "linear", "hidden_premia": True},
+        "hidden premia",
         "predictive",
-        "with 0 temporal layers",
+        n_assets=100,
+        n_periods=720,
+        beside="with 0 temporal layers",
     ),
     Feature("channel gate", {"loadings": "gated"}, "gated", "total"),
     Feature("spatial attention", {"loadings": "linear", "peers": True}, "peers", "total"),
@@ -54,15 +59,21 @@ FEATURES = (
 
 def measured(feature: Feature, seed: int, epochs: int, members: int) -> dict[str, float]:
     """R2 of the oracle, of all parts, without the part, and of what else is tried."""
-    truth = instrumented_panel(**feature.process, n_assets=N_ASSETS, n_characteristics=P, seed=seed)
-    total = feature.score == "total"
-    found = {"oracle": truth.oracle_total_r2(CUT) if total else truth.oracle_predictive_r2(CUT)}
-    variants = ablations(config(epochs, members), layers=(0,))
+    cut, total = feature.n_periods * 2 // 3, feature.score == "total"
+    truth = instrumented_panel(
+        **feature.process,
+        n_periods=feature.n_periods,
+        n_assets=feature.n_assets,
+        n_characteristics=P,
+        seed=seed,
+    )
+    found = {"oracle": truth.oracle_total_r2(cut) if total else truth.oracle_predictive_r2(cut)}
+    variants = ablations(config(epochs, members, validation=feature.n_periods // 10), layers=(0,))
     for name in ("all parts", f"without {feature.part}", feature.beside):
         if name is not None:
             realised = variants[name].factor_mode == "realized"  # has no premia of its own
             key = "mean" if realised else "native"
-            found[name] = scores(truth, NeurIFModel(variants[name]), (key,))["total" if total else key]
+            found[name] = scores(truth, NeurIFModel(variants[name]), (key,), cut)["total" if total else key]
     print(feature.part, seed, {name: round(value, 4) for name, value in found.items()}, flush=True)
     return found
 
@@ -84,7 +95,7 @@ def study(parts: list[str]) -> Any:
             rows.append(
                 [
                     f"without {feature.part}",
-                    feature.words,
+                    f"{feature.words}, N={feature.n_assets}, T={feature.n_periods}",
                     feature.score,
                     spread(of["oracle"]),
                     spread(whole, 4),
@@ -102,8 +113,9 @@ def study(parts: list[str]) -> Any:
         heads = ["ablation", "process", "R2", "oracle", "all parts", "without", "gain (s.e.)", "worse"]
         verdict = f"Each ablation worse in at least four fifths of the seeds: {held} of {len(rows)} parts."
         return [
-            f"N={N_ASSETS}, P={P}. The processes are options of `simulate.instrumented_panel`, one for each "
-            "part, with fixed parameters; all else is the same everywhere.",
+            f"P={P}; a tenth of the months validates. The processes are options of "
+            "`simulate.instrumented_panel`, one for each part, with fixed parameters; all else is the same "
+            "everywhere.",
             "",
             table(heads, rows),
             "",

@@ -127,20 +127,35 @@ def test_oracles_of_features_that_a_linear_model_lacks(kind, total, linear):
     assert 0.1 < ipca < linear * oracle
 
 
-def test_seasons_repeat_after_a_year():
-    truth = instrumented_panel(seasons=True, n_periods=4800, n_assets=2, seed=2)
-    mean, former = np.array([0.01, 0.005, 0.005]), truth.factors[:-12]
-    np.testing.assert_allclose(truth.premia[12:], mean + 0.7 * (former - mean), atol=1e-15)
-    np.testing.assert_array_equal(truth.premia[:12], np.tile(mean, (12, 1)))
-    surprise = (truth.factors - truth.premia)[12:]
-    np.testing.assert_allclose(surprise.std(axis=0), [0.05, 0.04, 0.03], rtol=0.05)
-    # stationary from the first month on, and nothing to see in the month before
-    spread = truth.factors.std(axis=0)
-    np.testing.assert_allclose(spread, np.array([0.05, 0.04, 0.03]) / np.sqrt(1 - 0.49), rtol=0.08)
+def test_hidden_premia_are_the_best_linear_forecast():
+    """Kalman's filter against the regression on all past factors with the process's own covariances."""
+    short = instrumented_panel(hidden_premia=True, n_periods=40, n_assets=2, seed=2)
+    mean, sd = np.array([0.01, 0.005, 0.005]), np.array([0.05, 0.04, 0.03])
+    lag = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    covariance = 0.64 * 0.95**lag + np.eye(40)
+    seen = (short.factors - mean) / sd
+    for t in (1, 2, 17, 39):
+        expected = covariance[t, :t] @ np.linalg.solve(covariance[:t, :t], seen[:t])
+        np.testing.assert_allclose(short.premia[t], mean + sd * expected, atol=1e-12)
+    np.testing.assert_array_equal(short.premia[0], mean)
+
+    long = instrumented_panel(hidden_premia=True, n_periods=20000, n_assets=2, seed=2)
+    np.testing.assert_allclose(long.factors.std(axis=0), sd * np.sqrt(1.64), rtol=0.05)
     for k in range(3):
-        at = [np.corrcoef(truth.factors[lag:, k], truth.factors[:-lag, k])[0, 1] for lag in (1, 12, 24)]
-        np.testing.assert_allclose(at, [0.0, 0.7, 0.49], atol=0.08)
-    assert 0.12 < instrumented_panel(seasons=True, n_assets=100, seed=1).oracle_predictive_r2(240) < 0.25
+        found = [np.corrcoef(long.factors[j:, k], long.factors[:-j, k])[0, 1] for j in (1, 12, 36)]
+        np.testing.assert_allclose(found, 0.64 / 1.64 * 0.95 ** np.array([1, 12, 36]), atol=0.04)
+    surprise = long.factors - long.premia
+    assert np.abs(np.corrcoef(surprise[1:].T, surprise[:-1].T)[:3, 3:]).max() < 0.03
+
+
+def test_hidden_premia_can_be_forecast():
+    found = [
+        instrumented_panel(hidden_premia=True, n_periods=720, n_assets=50, seed=seed).oracle_predictive_r2(
+            480
+        )
+        for seed in range(3)
+    ]
+    assert 0.08 < np.mean(found) < 0.17
 
 
 def test_null_permutes_the_same_values():
@@ -166,7 +181,7 @@ def test_live_months_have_rows_and_no_values():
         ({"loadings": "cubic"}, "loadings must be one of"),
         ({"n_characteristics": 4}, "n_characteristics must be a whole number >= 5"),
         ({"loadings": "crossed", "n_characteristics": 11}, "n_characteristics must be a whole number >= 12"),
-        ({"regimes": True, "seasons": True}, "regimes and seasons are two laws"),
+        ({"regimes": True, "hidden_premia": True}, "regimes and hidden_premia are two laws"),
         ({"missing": 1.0}, "missing must be a share"),
         ({"n_periods": 1}, "n_periods must be"),
     ],

@@ -18,13 +18,14 @@ Peers     the first loading adds 8 m_t z_1, m_t the period's mean of z_5. Ranks 
           (that of a uniform variable on [-1/4, 1/4]), clipped to [-1/4, 1/4]. A firm's own z_5 is a noisy
           reading of m_t, its peers know it
 Regimes   A changes its sign every 60 months
-Seasons   f_t = mu + .7 (f_(t-12) - mu) + u_t for all three factors, stationary: a premium is what the factor
-          earned in the same month a year ago. Neither the mean nor the last month knows it
+Hidden    f_t = mu + m_t + u_t, m_t a stationary AR(1) with coefficient .95 and .8 times the sd of u_t that
+          nobody sees: a premium is what the past months together say about m_t (Kalman's filter), which the
+          mean of all months does not follow and the last month alone tells poorly
 Null      returns permuted across all cells: the same distribution, nothing to explain or to forecast
 
 Every parameter is fixed. References: the process follows the structure of Uddin (2025), Proceedings of CIKM,
-whose own design is not public; its numbers are ours. Seasons in returns: Heston & Sadka (2008), Journal of
-Financial Economics 87(2).
+whose own design is not public; its numbers are ours. Hidden premia: Pastor & Stambaugh (2009), Journal of
+Finance 64(4).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.kernels.scores import r_squared
 from latentfactors.panel import Panel
 from latentfactors.rows import read_only
-from latentfactors.simulate.parts import check_share, monthly_rows, streams
+from latentfactors.simulate.parts import check_share, first_order, monthly_rows, streams
 
 __all__ = ["InstrumentedTruth", "instrumented_panel"]
 
@@ -52,7 +53,7 @@ _MEAN, _SD, _PERSISTENCE = np.array([0.01, 0.005, 0.005]), np.array([0.05, 0.04,
 _NOISE, _BEND, _AGING = 0.03, 2.0, 0.95
 _PEER, _LEVEL_SD, _LEVEL_BOUND, _REGIME = 8.0, 1.0 / np.sqrt(48.0), 0.25, 60
 _STEEPNESS, _CROSS, _FAR = 12.0, 4.0, 6
-_SEASON, _YEAR = 0.7, 12
+_HIDDEN_AGING, _HIDDEN_SIZE = 0.95, 0.8
 _FEWEST = {"linear": 5, "nonlinear": 5, "gated": 5, "crossed": 12}
 _STREAMS = ("characteristics", "gamma", "factors", "noise", "hidden", "level", "null")
 
@@ -118,7 +119,7 @@ def instrumented_panel(
     *,
     peers: bool = False,
     regimes: bool = False,
-    seasons: bool = False,
+    hidden_premia: bool = False,
     null: bool = False,
     missing: float = 0.2,
     live: int = 0,
@@ -138,8 +139,8 @@ def instrumented_panel(
         The first loading also depends on the period's mean of z_5.
     regimes
         A changes its sign every 60 months.
-    seasons
-        Premia follow the factors of a year ago; not with regimes.
+    hidden_premia
+        Premia are slow and hidden in the factors; not with regimes.
     null
         Values permuted across all cells.
     missing
@@ -164,8 +165,8 @@ def instrumented_panel(
     Panel(25 periods 1980-01-31..1982-01-31, 50 assets, 1250 rows, 12 characteristics, excess_return, 'M')
     """
     _check(loadings, n_periods, n_assets, n_characteristics, live, seed, missing)
-    if regimes and seasons:
-        raise ConfigurationError("regimes and seasons are two laws of the same factors: choose one")
+    if regimes and hidden_premia:
+        raise ConfigurationError("regimes and hidden_premia are two laws of the same premia: choose one")
     rng = streams(seed, _STREAMS)
     T, N, P = n_periods + live, n_assets, n_characteristics
     z = _ranks(rng["characteristics"], T, N, P)
@@ -174,7 +175,7 @@ def instrumented_panel(
         z[:, :, 4] = 0.5 * z[:, :, 4] + level[:, None]
     gamma = np.linalg.qr(rng["gamma"].normal(size=(P, 3)))[0]
     true = true_loadings(z, gamma, loadings, level).reshape(T * N, 3)
-    factors, premia = _seasonal(rng["factors"], T) if seasons else _factors(rng["factors"], T, regimes)
+    factors, premia = _hidden(rng["factors"], T) if hidden_premia else _factors(rng["factors"], T, regimes)
     month = np.repeat(np.arange(T), N)
     expected = (true * factors[month]).sum(axis=1)
     forecast = (true * premia[month]).sum(axis=1)
@@ -182,14 +183,14 @@ def instrumented_panel(
     if null:
         complete[: n_periods * N] = rng["null"].permutation(complete[: n_periods * N])
         expected, forecast = np.zeros(T * N), np.zeros(T * N)
-    hidden = (rng["hidden"].random(size=T * N) < missing) | (month >= n_periods)
+    unseen = (rng["hidden"].random(size=T * N) < missing) | (month >= n_periods)
     index = monthly_rows(np.ones((T, N), dtype=np.bool_), "1980-01")
     panel = Panel(
         times=index.times,
         assets=index.assets,
         offsets=index.offsets,
         asset_codes=index.asset_codes,
-        values=np.where(hidden, np.nan, complete),
+        values=np.where(unseen, np.nan, complete),
         frequency="M",
         characteristics=z.reshape(T * N, P),
         characteristic_names=tuple(f"z{j + 1}" for j in range(P)),
@@ -251,15 +252,21 @@ def _factors(rng: np.random.Generator, T: int, regimes: bool) -> tuple[FloatArra
     return factors, premia
 
 
-def _seasonal(rng: np.random.Generator, T: int) -> tuple[FloatArray, FloatArray]:
-    """(T, 3) realised factors and what was expected of them: twelve series that take turns."""
-    shocks = _SD * rng.normal(size=(T, 3))
-    factors, premia = np.empty((T, 3)), np.tile(_MEAN, (T, 1))
-    for t in range(T):
-        if t >= _YEAR:
-            premia[t] += _SEASON * (factors[t - _YEAR] - _MEAN)
-        factors[t] = premia[t] + shocks[t] / (1.0 if t >= _YEAR else np.sqrt(1.0 - _SEASON**2))
-    return factors, premia
+def _hidden(rng: np.random.Generator, T: int) -> tuple[FloatArray, FloatArray]:
+    """(T, 3) realised factors and what Kalman's filter expects of them, in units of the sd of u within.
+
+    With m_t|t-1 of variance P: m_t|t = m_t|t-1 + P/(P + 1) (f_t - mu - m_t|t-1), a period on times .95.
+    """
+    shocks, news = rng.normal(size=(2, T, 3))
+    path = first_order(np.sqrt(1.0 - _HIDDEN_AGING**2) * news, _HIDDEN_AGING)
+    seen = _HIDDEN_SIZE * path + shocks
+    expected, variance = np.zeros((T, 3)), _HIDDEN_SIZE**2
+    for t in range(T - 1):
+        gain = variance / (variance + 1.0)
+        expected[t + 1] = _HIDDEN_AGING * (expected[t] + gain * (seen[t] - expected[t]))
+        left = variance - gain * variance
+        variance = _HIDDEN_AGING**2 * left + _HIDDEN_SIZE**2 * (1.0 - _HIDDEN_AGING**2)
+    return _MEAN + _SD * seen, _MEAN + _SD * expected
 
 
 def _check(
