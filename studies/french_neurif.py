@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from _common import OUTPUT, arguments, cpu_seconds, data_folder, machine, number, table, write_section
 from french_characteristics import FACTORS, FIRST, load, pipeline
+from neurif_simulation import cached
 
 from latentfactors import (
     BetaLambdaMapper,
@@ -172,7 +173,8 @@ def main():
     text.append(
         f"{machine('jax', 'equinox', 'optax', 'polars')}; {seconds / 60:.1f} minutes, {used / 60:.1f} CPU "
         "minutes in one process, on a machine busy with other work"
-        + (f"; {reused} finished refits came from the store of an interrupted run." if reused else ".")
+        + (f"; {reused} finished refits came from the store of an interrupted run" if reused else "")
+        + ("; some programs came compiled from JAX's persistent cache." if cached() else ".")
     )
     figures(state, sorts, macro, profiles)
     if options.quick:

@@ -172,9 +172,15 @@ def report(
         "",
         f"{machine('jax')}; {time.perf_counter() - began:,.0f} s of wall time and "
         f"{cpu_seconds() - cpu:,.0f} s of processor time, on a machine shared with other work (load average "
-        f"{os.getloadavg()[2]:.0f}).",
+        f"{os.getloadavg()[2]:.0f})"
+        + ("; some programs came compiled from JAX's persistent cache." if cached() else "."),
     ]
     write_section(name, "\n".join(text))
+
+
+def cached() -> bool:
+    """Whether JAX keeps compiled programs, so that the time of a run says less."""
+    return bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
 
 def recovery(seeds: int, epochs: int, members: int) -> list[str]:
