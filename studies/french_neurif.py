@@ -3,7 +3,7 @@
 python studies/french_neurif.py [--refit MONTHS] [--store FOLDER] [--data FOLDER] [--quick]
 
 The panel is that of french_characteristics.py. Every model is fitted on all months so far in January of 1990
-and every ten years after, and meets the months up to the next fit: its loadings follow the function of the
+and of 2010, and meets the months up to the next fit: its loadings follow the function of the
 last fit, means of factors go on month by month. A small network, no setting tuned: the sizes are those of
 neurif_simulation.py.
 """
@@ -45,7 +45,7 @@ from latentfactors.evaluate import ablate, metrics_table, sort_portfolios
 from latentfactors.readers.fred import fred_panel
 from latentfactors.readers.french import excess_panel, read_french_csv, read_french_risk_free
 
-K, EPOCHS, VALIDATION, MEMBERS, STEP = 5, 12, 60, 3, 120
+K, EPOCHS, VALIDATION, MEMBERS, STEP = 5, 12, 60, 3, 240
 TRAINING = TrainingConfig(
     epochs=EPOCHS,
     batch=12,
@@ -160,7 +160,7 @@ def main():
         "Without temporal attention the premia are the expanding mean of the factors; with no temporal layer "
         "they are a VAR(1)."
     )
-    found = ablate(CONFIG, panel, n_test=n_test, layers=() if options.quick else (0, 4)).to_dicts()
+    found = ablate(CONFIG, panel, n_test=n_test, layers=() if options.quick else (0,)).to_dicts()
     lines = [
         [line["name"], number(line["total_r2"], 2, 100), number(line["predictive_r2"], 2, 100),
          str(line["epochs"]), number(line["seconds"], 0)]
