@@ -82,6 +82,8 @@ def main() -> None:
         f"T={arguments.periods}, P={P}, spatial={arguments.spatial!r}, one member, load average "
         f"{os.getloadavg()[0]:.1f}; mean of {arguments.epochs - 1} epochs after the one that compiles\n"
     )
+    if os.environ.get("XLA_FLAGS"):
+        print(f"XLA_FLAGS={os.environ['XLA_FLAGS']}\n")
     print(markdown_table(("assets", "seconds an epoch", "processor seconds", "peak GB"), rows))
     if len(rows) > 1:
         slope = np.polyfit(np.log(arguments.sizes), np.log(spent), 1)[0]

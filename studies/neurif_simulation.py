@@ -1,6 +1,6 @@
 """Neural instrumented factorisation on simulated panels, out of sample.
 
-    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 1] [--null 10]
+    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 3] [--null 10]
 
 N=300, T=360, P=12, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on
 the last third. Layers are half as wide and half as many as the defaults, to fit a small machine. Writes the
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--null", type=int, default=0, help="seeds of the panel without signal")
     arguments = parser.parse_args()
     sizes = (arguments.epochs, arguments.members)
