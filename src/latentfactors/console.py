@@ -122,8 +122,10 @@ def show_nowcast(console: Console, run: NowcastRun) -> None:
     from rich import box
     from rich.table import Table
 
-    found, level = run.nowcast, run.job.options.level
-    console.print(f"{found.target}, information up to {found.as_of}; {run.model.summary.reason}")
+    found, level, unit = run.shown, run.job.options.level, run.job.options.unit
+    head = f"{found.target}{f', {unit}' if unit else ''}; information up to {found.as_of}"
+    console.print(head, soft_wrap=True, markup=False)
+    console.print(f"fit: {run.model.summary.reason}", soft_wrap=True)
     low, high = found.intervals(level)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("period", "kind", "mean", "std", f"{level:.0%} interval"):
@@ -133,7 +135,7 @@ def show_nowcast(console: Console, run: NowcastRun) -> None:
         bounds = f"{low[k]:.4g} to {high[k]:.4g}"
         table.add_row(str(found.periods[k]), found.kinds[k], *(f"{each:.4g}" for each in cells), bounds)
     console.print(table)
-    for period, news in run.news.items():
+    for period, news in run.shown_news.items():
         since = "" if run.before is None else f" since {run.before.as_of}"
         console.print(f"{period}: {news.old:.4g} -> {news.new:.4g}{since}")
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

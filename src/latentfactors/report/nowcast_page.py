@@ -38,7 +38,7 @@ def write_nowcast_page(run: NowcastRun, out: str | Path | None = None) -> Path:
 
 def render_nowcast(run: NowcastRun) -> str:
     """The page as text."""
-    found, options = run.nowcast, run.job.options
+    found, options = run.shown, run.job.options
     low, high = found.intervals(options.level)
     columns = (found.mean, found.standard_deviation, low, high)
     numbers = [
@@ -54,7 +54,7 @@ def render_nowcast(run: NowcastRun) -> str:
         as_of=str(found.as_of),
         version=__version__,
         numbers=numbers,
-        unit=f" ({found.transformation.replace('_', ' ')})" if found.transformation else "",
+        unit=_unit(run),
         level=f"{options.level:.0%}",
         density="of the state, parameters taken as known" if known else "of state and parameters",
         sections=[*_path(run), *_fan(run), *_news(run), *_indicator(run)],
@@ -63,11 +63,20 @@ def render_nowcast(run: NowcastRun) -> str:
     )
 
 
+def _unit(run: NowcastRun) -> str:
+    """In words, what the numbers of the page are."""
+    options, name = run.job.options, run.nowcast.transformation.replace("_", " ")
+    if options.unit:
+        return f"In {options.unit}"
+    times = "" if options.scale == 1.0 else f", times {options.scale:g}"
+    return f"In the units of the panel{f' ({name})' if name else ''}{times}"
+
+
 def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
     """Nowcasts of this run's periods over all snapshots."""
-    found = run.nowcast
+    found, scale = run.shown, run.job.options.scale
     lines = [
-        (each.as_of, period, each.means[str(period)], each.deviations[str(period)] ** 2)
+        (each.as_of, period, scale * each.means[str(period)], (scale * each.deviations[str(period)]) ** 2)
         for each in run.history
         for period in found.periods
         if str(period) in each.means
@@ -89,8 +98,8 @@ def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
 
 
 def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
-    found, panel = run.nowcast, run.panel
-    values = panel.wide()[:, panel.assets.tolist().index(found.target)]
+    found, panel = run.shown, run.panel
+    values = run.job.options.scale * panel.wide()[:, panel.assets.tolist().index(found.target)]
     seen = np.flatnonzero(np.isfinite(values))[-24:]
     figure = figures.fan_figure(found, history=(panel.times[seen], values[seen]))
     return [("fan", "Fan chart", "", None, _drawn(figure))]
@@ -98,7 +107,7 @@ def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
 
 def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
     sections: list[tuple[Any, ...]] = []
-    for period, each in run.news.items():
+    for period, each in run.shown_news.items():
         before = "" if run.before is None else f" since {run.before.as_of}"
         text = f"From {_number(each.old)} to {_number(each.new)}{before}: the lines sum to the change."
         if not each.exact:

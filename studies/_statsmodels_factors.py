@@ -1,0 +1,235 @@
+"""The factor model of statsmodels (`DynamicFactorMQ`) on panels of this library, beside ours.
+
+Same model: r factors with a joint VAR(p), AR(1) idiosyncratic terms, quarterly series as Mariano-Murasawa
+aggregates. It is given the standardised values that ours was fitted to, less the months hidden from ours,
+and its law of a cell is read from its smoother: its default forecasts ignore values of the running month.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from latentfactors import DFMConfig, DynamicFactorModel, Panel
+from latentfactors.evaluate import NowcastRecord
+from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, loglikelihood, observation_pattern
+from latentfactors.nowcast import nowcast
+from latentfactors.periods import period_range
+
+# statsmodels' own defaults; its fits end when the log-likelihood gains less than this share of itself
+TOLERANCE, MAX_ITERATIONS = 1e-6, 500
+
+
+def statsmodels_version() -> str | None:
+    """Its version, or None where it is not installed."""
+    try:
+        return version("statsmodels")
+    except PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PeerFit:
+    """A fit of `DynamicFactorMQ`.
+
+    Attributes
+    ----------
+    own : our fitted model, whose series, units and hidden months it shares
+    params : statsmodels' parameter vector
+    iterations, converged, seconds : of its EM
+    loglikelihood : of its parameters, evaluated by this library on the values that both were fitted to
+    """
+
+    own: DynamicFactorModel
+    params: np.ndarray
+    iterations: int
+    converged: bool
+    seconds: float
+    loglikelihood: float
+
+    def law(self, panel: Panel, target: Any, periods: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances of a series' periods given a panel, in the panel's units; parameters held."""
+        estimates = self.own.estimates
+        times, values = standardised(self.own, panel, until=max(periods))
+        model, order = peer_model(self.own, panel, times, values)
+        found = model.smooth(self.params)
+        row = order.index(target)
+        loadings = np.asarray(model["design"])[row]
+        positions = np.searchsorted(times, np.asarray(periods))
+        states = found.smoother_results.smoothed_state[:, positions]
+        covariances = found.smoother_results.smoothed_state_cov[:, :, positions]
+        k = estimates.series.tolist().index(target)
+        mean = estimates.location[k] + estimates.scale[k] * (loadings @ states)
+        variance = estimates.scale[k] ** 2 * np.einsum("i,ijt,j->t", loadings, covariances, loadings)
+        return mean, variance
+
+
+def fit_peer(own: DynamicFactorModel, panel: Panel) -> PeerFit:
+    """Fit `DynamicFactorMQ` to what a fitted model of ours was fitted to."""
+    hidden = [panel.index.position(each) for each in own.config.masked]
+    times, values = standardised(own, panel)
+    values[hidden] = np.nan
+    began = time.perf_counter()
+    model, order = peer_model(own, panel, times, values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = model.fit(disp=False, maxiter=MAX_ITERATIONS, tolerance=TOLERANCE, cov_type="none")
+    seconds = time.perf_counter() - began
+    params = np.asarray(found.params)
+    iterations = int(found.mle_retvals.iter)
+    weights = own.estimates.weights
+    pattern = observation_pattern(values, autoregressive=True, lags=own.config.factor_lags, weights=weights)
+    return PeerFit(
+        own=own,
+        params=params,
+        iterations=iterations,
+        converged=iterations < MAX_ITERATIONS,
+        seconds=seconds,
+        loglikelihood=loglikelihood(translated(own, params, order), pattern),
+    )
+
+
+def translated(own: DynamicFactorModel, params: np.ndarray, order: list[Any]) -> DynamicFactorParameters:
+    """Its parameters as this library takes them; its weights are (1, 2, 3, 2, 1), ours a third of them."""
+    n, r, p = len(order), own.config.n_factors, own.config.factor_lags
+    sizes = np.cumsum([n * r, r * r * p, r * (r + 1) // 2, n, n])
+    loadings, transition, cholesky, persistence, variance = np.split(params, sizes)[:5]
+    root = np.zeros((r, r))
+    root[np.tril_indices(r)] = cholesky
+    back = np.array([order.index(name) for name in own.estimates.series.tolist()])
+    factor = 1.0 / own.estimates.weights[:, 0]
+    return DynamicFactorParameters(
+        loadings.reshape(n, r)[back] * factor[:, None],
+        persistence[back],
+        variance[back] * factor**2,
+        transition.reshape(r, p, r).transpose(1, 0, 2),
+        root @ root.T,
+    )
+
+
+def standardised(own: DynamicFactorModel, panel: Panel, until: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Periods up to `until`, and values (T, n) of our model's series in our model's units."""
+    estimates, labels = own.estimates, panel.assets.tolist()
+    last = panel.times[-1] if until is None else max(panel.times[-1], until)
+    times = period_range(panel.times[0], last, "M")
+    values = np.full((times.size, estimates.series.size), np.nan)
+    columns = [labels.index(name) for name in estimates.series.tolist()]
+    values[: panel.n_periods] = panel.wide()[:, columns]
+    return times, (values - estimates.location) / estimates.scale
+
+
+def peer_model(
+    own: DynamicFactorModel, panel: Panel, times: np.ndarray, values: np.ndarray
+) -> tuple[Any, list[Any]]:
+    """The model before estimation, and its order of the series: monthly, then quarterly."""
+    import pandas as pd
+    from statsmodels.tsa.statespace.dynamic_factor_mq import DynamicFactorMQ
+
+    names = own.estimates.series.tolist()
+    assert panel.series is not None
+    stated = dict(zip(panel.assets.tolist(), panel.series.frequency, strict=True))
+    quarterly = [stated[name] == "Q" for name in names]
+    months = pd.PeriodIndex(times.astype("datetime64[M]").astype(str), freq="M")
+    ends = np.asarray(months.month) % 3 == 0
+    low = [name for name, own_low in zip(names, quarterly, strict=True) if own_low]
+    high = [name for name in names if name not in low]
+    frame = pd.DataFrame(values, index=months, columns=names)
+    quarters = frame.loc[ends, low].set_axis(months[ends].asfreq("Q"), axis=0)
+    model = DynamicFactorMQ(
+        frame[high],
+        endog_quarterly=quarters if low else None,
+        factors=1,
+        factor_multiplicities=own.config.n_factors,
+        factor_orders=own.config.factor_lags,
+        idiosyncratic_ar1=True,
+        standardize=False,
+    )
+    return model, [*high, *low]
+
+
+# ------------------------------------------------------------------------------------ side by side
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SideBySide:
+    """Nowcasts of both models for the same cells, and what they cost.
+
+    Attributes
+    ----------
+    records : name -> nowcasts, in the units of the record given
+    fits : statsmodels' fits, whose `own` are ours
+    own_seconds : of our fits
+    law_seconds : name -> of all nowcasts at held parameters
+    """
+
+    records: Mapping[str, NowcastRecord]
+    fits: tuple[PeerFit, ...]
+    own_seconds: tuple[float, ...]
+    law_seconds: Mapping[str, float]
+
+    def words(self) -> str:
+        """What a reader has to know about the fits."""
+        own = [each.own.summary for each in self.fits]
+        gains = [float(a.loglikelihood) - b.loglikelihood for a, b in zip(own, self.fits, strict=True)]
+        n, done = len(self.fits), sum(each.converged for each in self.fits)
+        steps = [np.median([each.iterations for each in self.fits]), np.median([s.n_iterations for s in own])]
+        ours = self.fits[0].own.config.tolerance
+        seconds = [np.median(self.own_seconds), np.median([each.seconds for each in self.fits])]
+        return f"""Theirs is `DynamicFactorMQ` of statsmodels {statsmodels_version()}: the same values, EM to
+its default tolerance of {TOLERANCE:g}, at most {MAX_ITERATIONS} iterations ({done} of {n} fits ended before,
+{steps[0]:.0f} iterations in the median). Ours goes to a tolerance of {ours:g}
+({sum(s.converged for s in own)} of {n} fits converged, {steps[1]:.0f} evaluations in the median). Seconds a
+fit, medians on one thread: {seconds[0]:.2f} ours, {seconds[1]:.1f} theirs; of all nowcasts at held parameters
+{self.law_seconds["DFM"]:.0f} and {self.law_seconds["statsmodels"]:.0f}. Log-likelihood of our parameters less
+that of theirs, both evaluated by this library: from {min(gains):.1f} to {max(gains):.1f}, median
+{np.median(gains):.1f}."""
+
+
+def side_by_side(
+    source: Any,
+    record: NowcastRecord,
+    refits: Sequence[np.datetime64],
+    config: DFMConfig,
+    target: Any,
+    factor: float,
+) -> SideBySide:
+    """Nowcasts of a record's cells by both models, refitted on the same days and held in between.
+
+    Values are multiplied by `factor`.
+    """
+    n = record.period.size
+    found = {name: np.full((2, n), np.nan) for name in ("DFM", "statsmodels")}
+    spent = dict.fromkeys(found, 0.0)
+    fits: list[PeerFit] = []
+    own_seconds: list[float] = []
+    for day in np.unique(record.as_of):
+        panel = source.as_of(day)
+        if not fits or day in refits:
+            own = DynamicFactorModel(config)
+            began = time.perf_counter()
+            own.fit(panel)
+            own_seconds.append(time.perf_counter() - began)
+            fits.append(fit_peer(own, panel))
+            print(f"{day}: ours {own_seconds[-1]:.1f} s, statsmodels {fits[-1].seconds:.1f} s, "
+                  f"{fits[-1].iterations} iterations", flush=True)  # fmt: skip
+        rows = np.flatnonzero(record.as_of == day)
+        rows = rows[np.argsort(record.period[rows])]
+        periods = record.period[rows]
+        began = time.perf_counter()
+        law = nowcast(fits[-1].own, panel, target, periods=periods.tolist(), as_of=day)
+        spent["DFM"] += time.perf_counter() - began
+        found["DFM"][:, rows] = law.mean, law.standard_deviation**2
+        began = time.perf_counter()
+        found["statsmodels"][:, rows] = fits[-1].law(panel, target, periods)
+        spent["statsmodels"] += time.perf_counter() - began
+    records = {
+        name: replace(record, forecast=factor * mean, variance=factor**2 * variance)
+        for name, (mean, variance) in found.items()
+    }
+    return SideBySide(records=records, fits=tuple(fits), own_seconds=tuple(own_seconds), law_seconds=spent)
