@@ -196,7 +196,7 @@ class SideBySide:
 stationary start (with `em_initialization`, its default, EM ended in NaN on the first New York vintage), EM to
 its default tolerance of {TOLERANCE:g}, at most {MAX_ITERATIONS} iterations: {done} of {n} fits ended before,
 after {steps[0]:.0f} iterations in the median; a tolerance a thousand times smaller changes the log-likelihood
-of the last one by {self.tighter:.2f}. Ours goes to a tolerance of {ours:g}: {sum(s.converged for s in own)} of
+of the last one by {self.tighter:.2f}. Ours goes to {ours:g}: {sum(s.converged for s in own)} of
 {n} fits converged, after {steps[1]:.0f} evaluations in the median. Processor seconds of a fit, medians:
 {seconds[0]:.2f} ours, {seconds[1]:.1f} theirs; of all nowcasts at held parameters {laws["DFM"]:.0f} and
 {laws["statsmodels"]:.0f}. Log-likelihood of our parameters less that of theirs, both evaluated by this

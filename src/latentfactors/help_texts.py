@@ -145,6 +145,9 @@ A configuration; its paths start from its own folder:
 [data]
 releases = "releases.csv"        # or .parquet; a line per release: series, period, release, value
 # or store = "vintages", a folder that VintageStore.save wrote
+# or monthly = "md/*.csv", quarterly = "qd/*.csv": vintages of FRED-MD and FRED-QD, the month in the names,
+#    with quarterly_series = ["GDPC1"], outlier_threshold = 10, codes = "md/2025-12.csv" for files without
+# first = 1985-01-01, exclude = ["VXOCLSx"]
 \b
 [[series]]                       # what is not named is monthly and used as it is
 name = "GDP"
@@ -159,6 +162,8 @@ n_factors = 1
 \b
 [nowcast]
 target = "GDP"                   # further keys: as_of, ahead, level
+scale = 400                      # what is shown is multiplied by it; files keep the panel's units
+unit = "percent at an annual rate"
 indicator = "INDPRO"             # draws the composite indicator, which moves with this series
 \b
 [bootstrap]                      # leave it out for densities that take parameters as known

@@ -187,6 +187,20 @@ class NowcastRun:
         )
 
     @property
+    def came_out(self) -> dict[str, tuple[float, float]]:
+        """Period -> value now published and the mean of the snapshot before, both times `scale`."""
+        if self.before is None:
+            return {}
+        scale, panel = self.job.options.scale, self.panel
+        values = panel.wide()[:, panel.assets.tolist().index(self.nowcast.target)]
+        published = {str(time): value for time, value in zip(panel.times, values.tolist(), strict=True)}
+        return {
+            period: (scale * published[period], scale * mean)
+            for period, mean in self.before.means.items()
+            if np.isfinite(published.get(period, np.nan))
+        }
+
+    @property
     def shown_news(self) -> dict[str, NewsDecomposition]:
         """The news times `scale`; values of other series stay in their own units."""
         scale = self.job.options.scale

@@ -28,7 +28,6 @@ from latentfactors.readers.fred_vintages import FredVintages
 from latentfactors.rows import Aggregation
 from latentfactors.settings import named
 from latentfactors.transforms import transformation_named
-from latentfactors.validate import count
 
 __all__ = ["ReleaseData", "SeriesEntry", "Vintages", "open_vintages"]
 
@@ -260,7 +259,7 @@ def _fred(data: ReleaseData, series: Described, folder: Path) -> Vintages:
         lacking = [name for name in names[len(own) :] if name not in codes]
         if lacking:
             raise PanelError(
-                f"[data] {path.name!r} states no transformation code for {count(len(lacking), 'series')} "
+                f"[data] {path.name!r} states no transformation code for {len(lacking)} series "
                 f"({first_offenders(map(repr, lacking))}): name a file that states it with codes = ..., give "
                 "the [[series]] its code, or exclude it"
             )
@@ -346,5 +345,5 @@ def _describe(panel: Panel, described: Described) -> Panel:
     absent = [name for name in described if name not in labels]
     notes = panel.notes
     if absent:
-        notes = (*notes, f"{count(len(absent), 'described series')} not in this vintage: {', '.join(absent)}")
+        notes = (*notes, f"{len(absent)} series of the job not in this vintage: {', '.join(absent)}")
     return replace(panel, series=replace(info, **columns), notes=notes)

@@ -79,6 +79,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+def _growth(folder, stem, quarter):
+    """Log change of GDP in a quarter, as a file has it."""
+    lines = [line.split(",") for line in (folder / "qd" / f"{stem}.csv").read_text().splitlines()[3:]]
+    levels = {f"{line[0].split('/')[2]}-{int(line[0].split('/')[0]):02d}": float(line[2]) for line in lines}
+    now, before = quarter[:7], str(np.datetime64(quarter[:7], "M") - np.timedelta64(3, "M"))
+    return np.log(levels[now] / levels[before])
+
+
 def test_two_vintages_of_fred_files(capsys, folder):
     code, out, err = run(capsys, "nowcast", folder / "config.toml", "--as-of", "2008-04-30")
     assert (code, err) == (0, "")
@@ -90,6 +98,9 @@ def test_two_vintages_of_fred_files(capsys, folder):
     assert (code, err) == (0, "")
     for word in ("since 2008-04-30", "revision", "release", "new series", "dropped series: M6", "M7"):
         assert word in out
+    # GDP of the first quarter came out in between
+    growth = 400 * _growth(folder, "2008-05", "2008-03-31")
+    assert f"2008-03-31: {growth:.4g} came out; the snapshot of 2008-04-30 had" in out
     snapshot = folder / "nowcasts" / "2008-05-31"
     second = json.loads((snapshot / "snapshot.json").read_text())
     assert second["periods"][0] == "2008-06-30"

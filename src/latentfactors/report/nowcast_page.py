@@ -13,7 +13,7 @@ from latentfactors._version import __version__
 from latentfactors.errors import LatentFactorsError, MissingCapabilityError
 from latentfactors.evaluate import NowcastRecord
 from latentfactors.frames import write_atomically
-from latentfactors.nowcast import composite_indicator
+from latentfactors.nowcast import NewsDecomposition, composite_indicator
 from latentfactors.nowcast_jobs import NowcastRun
 from latentfactors.report import nowcast_figures as figures
 from latentfactors.validate import count
@@ -27,6 +27,9 @@ except ImportError as error:
     ) from error
 
 __all__ = ["render_nowcast", "write_nowcast_page"]
+
+_LINES_SHOWN = 20
+_LINE_HEADS = ["series", "period", "kind", "value", "expected", "weight", "contribution"]
 
 
 def write_nowcast_page(run: NowcastRun, out: str | Path | None = None) -> Path:
@@ -94,7 +97,9 @@ def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
         if run.history
         else "The first snapshot."
     )
-    return [("path", "Path", text, None, _drawn(figure))]
+    lines = [[period, _number(value), _number(mean)] for period, (value, mean) in run.came_out.items()]
+    heads = ["came out since the last snapshot", "value", "nowcast then"]
+    return [("path", "Path", text, (heads, lines) if lines else None, _drawn(_in_units(figure, run)))]
 
 
 def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
@@ -102,7 +107,7 @@ def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
     values = run.job.options.scale * panel.wide()[:, panel.assets.tolist().index(found.target)]
     seen = np.flatnonzero(np.isfinite(values))[-24:]
     figure = figures.fan_figure(found, history=(panel.times[seen], values[seen]))
-    return [("fan", "Fan chart", "", None, _drawn(figure))]
+    return [("fan", "Fan chart", "", None, _drawn(_in_units(figure, run)))]
 
 
 def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
@@ -116,12 +121,31 @@ def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
                 " ones in the order of their release; another order would share the change out otherwise."
             )
         by_kind = [[kind, _number(part)] for kind, part in each.by("kind").items()]
-        plot = _drawn(figures.news_figure(each)) if each.contribution.size else None
+        plot = _drawn(_in_units(figures.news_figure(each), run, "x")) if each.contribution.size else None
         sections.append(
             (f"news-{period}", f"News for {period}", text, (["kind", "contribution"], by_kind), plot)
         )
+        if each.contribution.size:
+            text = f"The largest of {count(each.contribution.size, 'line')}; values in the series' own units."
+            sections.append(("", f"Lines for {period}", text, (_LINE_HEADS, _lines(each)), None))
         sections.extend(("", "", remark, None, None) for remark in each.remarks)
     return [each if each[1] else ("note", "Note", *each[2:]) for each in sections]
+
+
+def _lines(news: NewsDecomposition) -> list[list[str]]:
+    """The largest lines: which value came out, what was expected, and what the surprise did."""
+    columns = (news.actual, news.expected, news.weight, news.contribution)
+    return [
+        [str(each[k]) for each in (news.series, news.cell_period, news.kind)]
+        + [_number(each[k]) if np.isfinite(each[k]) else "" for each in columns]
+        for k in news.largest(_LINES_SHOWN).tolist()
+    ]
+
+
+def _in_units(figure: Any, run: NowcastRun, axis: str = "y") -> Any:
+    """A figure whose axis says what its numbers are."""
+    figure.update_layout({f"{axis}axis": {"title": {"text": html.escape(run.job.options.unit)}}})
+    return figure
 
 
 def _indicator(run: NowcastRun) -> list[tuple[Any, ...]]:
