@@ -28,20 +28,20 @@ import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
 from latentfactors.conditional import Cell, ConditionalLaw
-from latentfactors.dynamic_periods import (
+from latentfactors.dynamic.periods import (
     BrokenPeriods,
     VarianceBreak,
     broken_periods,
     masked_periods,
     start_scales,
 )
-from latentfactors.dynamic_series import (
+from latentfactors.dynamic.series import (
     Block,
     model_structure,
     summarise_fit,
     training_series,
 )
-from latentfactors.dynamic_states import (
+from latentfactors.dynamic.states import (
     filtered_state,
     linear_conditional,
     linear_expected_values,
@@ -55,7 +55,7 @@ from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_pa
 from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
-from latentfactors.targeting import wide_series
+from latentfactors.targeted.series import wide_series
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
-from latentfactors.dynamic_periods import BrokenPeriods
-from latentfactors.dynamic_series import DynamicForecasts
+from latentfactors.dynamic.periods import BrokenPeriods
+from latentfactors.dynamic.series import DynamicForecasts
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
 from latentfactors.kernels.dynamic_factor_conditional import CellLaw, cell_law, completed
