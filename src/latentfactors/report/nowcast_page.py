@@ -134,10 +134,10 @@ def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
 
 def _lines(news: NewsDecomposition) -> list[list[str]]:
     """The largest lines: which value came out, what was expected, and what the surprise did."""
-    columns = (news.actual, news.expected, news.weight, news.contribution)
+    texts = [each.tolist() for each in (news.series, news.cell_period, news.kind)]
+    numbers = [each.tolist() for each in (news.actual, news.expected, news.weight, news.contribution)]
     return [
-        [str(each[k]) for each in (news.series, news.cell_period, news.kind)]
-        + [_number(each[k]) if np.isfinite(each[k]) else "" for each in columns]
+        [each[k] for each in texts] + [_number(each[k]) if each[k] == each[k] else "" for each in numbers]
         for k in news.largest(_LINES_SHOWN).tolist()
     ]
 
