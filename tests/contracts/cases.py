@@ -759,7 +759,7 @@ CASES: list[Case] = [
         ),
         # means are those of the other months: with both mirrored months broken they are the process's
         exact=lambda: exact_mirrored(broken=20),
-        exact_tolerance=1e-3,
+        exact_tolerance=1e-5,
         declared=dynamic_declared,
         bits="the filter's window is as wide as the widest gap, so later gaps change the order of sums",
         shifts=True,
