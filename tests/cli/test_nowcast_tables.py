@@ -205,3 +205,29 @@ def test_an_older_vintage_is_compared_to_what_came_before_it(capsys, tmp_path):
     assert "nothing was released after" in out
     document = json.loads((tmp_path / "nowcasts" / "2009-01-01" / "snapshot.json").read_text())
     assert np.isfinite(document["mean"]).all()
+
+
+def test_a_saved_store_is_cut_like_a_table(capsys, tmp_path):
+    path = written(tmp_path, releases())
+    frame = pl.read_csv(tmp_path / "releases.csv")
+    columns = {name: name for name in ("series", "period", "release", "value")}
+    info = {"gdp": {"frequency": "Q", "aggregation": "mariano_murasawa"}}
+    VintageStore.from_long(frame, **columns, info=info).save(tmp_path / "vintages")
+    cut = 'first = 2002-01-01\nexclude = ["m6"]\n[model]'
+    table = CONFIG.replace("[[series]]", 'first = 2002-01-01\nexclude = ["m6"]\n\n[[series]]')
+    series = CONFIG[CONFIG.index("[[series]]") : CONFIG.index("[model]")]
+    stored = CONFIG.replace('releases = "releases.csv"', 'store = "vintages"').replace(series, "")
+    means = []
+    for config in (table, stored.replace("[model]", cut)):
+        path.write_text(config.replace('"nowcasts"', f'"nowcasts{len(means)}"'))
+        assert run(capsys, "nowcast", path)[0] == 0
+        snapshot = tmp_path / f"nowcasts{len(means)}" / "2008-02-25"
+        means.append(json.loads((snapshot / "snapshot.json").read_text())["mean"])
+        kept = VintageStore.load(snapshot / "vintage").as_of("2008-02-25")
+        assert "m6" not in kept.assets.tolist()
+        assert str(kept.times[0]) == "2002-01-31"
+    np.testing.assert_array_equal(*means)
+    path.write_text(CONFIG.replace('releases = "releases.csv"', 'store = "vintages"'))
+    code, out, err = run(capsys, "nowcast", path)
+    assert (code, out) == (2, "")
+    assert "a saved store describes its own series" in err
