@@ -43,7 +43,8 @@ class PeerFit:
     own : our fitted model, whose series, units and hidden months it shares
     params : statsmodels' parameter vector
     iterations, converged, seconds : of its EM; processor time
-    loglikelihood : of its parameters, evaluated by this library on the values that both were fitted to
+    loglikelihood : of its parameters, evaluated by this library on the values that both were fitted to; NaN
+        where they make the factors explosive
     """
 
     own: DynamicFactorModel
@@ -93,13 +94,17 @@ def fit_peer(own: DynamicFactorModel, panel: Panel, tolerance: float = TOLERANCE
     iterations = int(found.mle_retvals.iter)
     weights = own.estimates.weights
     pattern = observation_pattern(values, autoregressive=True, lags=own.config.factor_lags, weights=weights)
+    try:
+        reached = loglikelihood(translated(own, params, order), pattern)
+    except ValueError:  # explosive factors have no stationary start
+        reached = np.nan
     return PeerFit(
         own=own,
         params=params,
         iterations=iterations,
         converged=iterations < MAX_ITERATIONS,
         seconds=seconds,
-        loglikelihood=loglikelihood(translated(own, params, order), pattern),
+        loglikelihood=reached,
     )
 
 
@@ -187,6 +192,7 @@ class SideBySide:
         """What a reader has to know about the fits."""
         own = [each.own.summary for each in self.fits]
         gains = [float(a.loglikelihood) - b.loglikelihood for a, b in zip(own, self.fits, strict=True)]
+        explosive = int(np.isnan(gains).sum())
         n, done = len(self.fits), sum(each.converged for each in self.fits)
         steps = [np.median([each.iterations for each in self.fits]), np.median([s.n_iterations for s in own])]
         ours = self.fits[0].own.config.tolerance
@@ -200,7 +206,8 @@ of the last one by {self.tighter:.2f}. Ours goes to {ours:g}: {sum(s.converged f
 {n} fits converged, after {steps[1]:.0f} evaluations in the median. Processor seconds of a fit, medians:
 {seconds[0]:.2f} ours, {seconds[1]:.1f} theirs; of all nowcasts at held parameters {laws["DFM"]:.0f} and
 {laws["statsmodels"]:.0f}. Log-likelihood of our parameters less that of theirs, both evaluated by this
-library: from {min(gains):.0f} to {max(gains):.0f}, median {np.median(gains):.0f}."""
+library: from {np.nanmin(gains):.0f} to {np.nanmax(gains):.0f}, median {np.nanmedian(gains):.0f}; {explosive}
+of their fits have explosive factors, so no stationary likelihood."""
 
 
 def side_by_side(

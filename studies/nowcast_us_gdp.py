@@ -1,6 +1,6 @@
 """US GDP growth nowcast in real time and in pseudo real time, against AR(1), the mean, GDPNow, statsmodels.
 
-    python studies/nowcast_us_gdp.py [--data FOLDER] [--quick]
+    python studies/nowcast_us_gdp.py [--data FOLDER] [--quick] [--only SECTION]
 
 Writes studies/results/nowcast_us_gdp.md. The data are not part of the repository. statsmodels is compared to
 where it is installed.
@@ -42,14 +42,8 @@ from latentfactors.nowcast import nowcast
 HERE = Path(__file__).resolve().parent
 GDP = "GDPC1"
 CODES = {
-    "none": 1,
-    "1st-diff": 2,
-    "2nd-diff": 3,
-    "log": 4,
-    "log-diff": 5,
-    "log-2nd-diff": 6,
-    "pct-ch-diff": 7,
-}
+    "none": 1, "1st-diff": 2, "2nd-diff": 3, "log": 4, "log-diff": 5, "log-2nd-diff": 6, "pct-ch-diff": 7
+}  # fmt: skip
 PANDEMIC = [f"2020-{month:02d}" for month in range(3, 10)]
 # days from the end of the month (quarter) to the first release, as the agencies' calendars usually have it
 LAGS = {
@@ -66,28 +60,34 @@ def main() -> None:
     default = os.environ.get("LATENTFACTORS_DATA", str(HERE.parent.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--quick", action="store_true", help="little of the work, printed only")
+    parser.add_argument("--only", choices=list(SECTIONS), help="one section; the others stay as they are")
     options = parser.parse_args()
-    began = time.process_time()
-    with threadpool_limits(limits=1):
-        sections = [
-            new_york_vintages(options.data, options.quick),
-            seven_vintages(options.data, options.quick),
-            pseudo_real_time(options.data, options.quick),
-        ]
-    text = (
-        HEAD
-        + "\n".join(sections)
-        + f"\nWhole study: {time.process_time() - began:.0f} seconds of one processor.\n"
-    )
-    if options.quick:
-        print(text)
-        return
+    for name in [options.only] if options.only else SECTIONS:
+        with threadpool_limits(limits=1):
+            text = globals()[name](options.data, options.quick).strip()
+        print(text) if options.quick else write(name, text)
+
+
+def write(name: str, text: str) -> None:
+    """Put a section into the results, in its place."""
     out = HERE / "results" / "nowcast_us_gdp.md"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    print(f"written to {out}")
+    parts = out.read_text(encoding="utf-8").split("\n## ")[1:] if out.exists() else []
+    found = {
+        key: f"## {part.strip()}" for key, title in SECTIONS.items() for part in parts if title in part[:60]
+    }
+    found[name] = text
+    sections = [found[key] for key in SECTIONS if key in found]
+    out.write_text("\n\n\n".join([HEAD.strip(), *sections]) + "\n", encoding="utf-8")
+    print(f"written to {out}: {name}", flush=True)
 
 
+# function -> what its heading holds
+SECTIONS = {
+    "new_york_vintages": "New York",
+    "seven_vintages": "Seven vintages",
+    "pseudo_real_time": "Pseudo real time",
+}
 HEAD = """# Nowcasts of US GDP growth
 
 Written by `python studies/nowcast_us_gdp.py`. Growth is quarterly, annualised, in log percentage points (400
