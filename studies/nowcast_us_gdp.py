@@ -367,7 +367,7 @@ def seven_vintages(data: Path, quick: bool) -> str:
         peer = (
             f"statsmodels {statsmodels_version()} fits the same model to the same values (EM to its default "
             f"tolerance, {min(steps)} to {max(steps)} iterations); the log-likelihood of our parameters less "
-            f"that of theirs, both evaluated by this library, is {min(gains):.0f} to {max(gains):.0f}."
+            f"that of theirs, both evaluated here, is {np.nanmin(gains):.0f} to {np.nanmax(gains):.0f}."
         )
     return f"""
 ## Seven vintages of FRED-MD with GDP of FRED-QD
