@@ -216,10 +216,10 @@ NaN and were repeated with `em_initialization=False`): {done} of {n} ended befor
 iterations in the median; a tolerance a thousand times smaller changes the log-likelihood of the last one by
 {self.tighter:.2f}. Ours goes to a tolerance of {ours:g}: {done_own} of {n} fits converged, after
 {steps[1]:.0f} evaluations in the median. Processor seconds of a fit, medians: {seconds[0]:.2f} ours,
-{seconds[1]:.1f} theirs; of all nowcasts at held parameters {laws["DFM"]:.0f} and {laws["statsmodels"]:.0f}.
+{seconds[1]:.1f} theirs; of all nowcasts from these fits {laws["DFM"]:.0f} and {laws["statsmodels"]:.0f}.
 Log-likelihood of our parameters less that of theirs, both evaluated by this library: from {low:.0f} to
-{high:.0f}, median {middle:.0f}; {explosive} of their fits have explosive factors, so no stationary likelihood,
-and nowcast from a diffuse start."""
+{high:.0f}, median {middle:.0f}; {explosive} of their fits have explosive factors, so no stationary
+likelihood, and nowcast from a diffuse start."""
 
 
 def side_by_side(
