@@ -214,7 +214,7 @@ class SideBySide:
 default EM with tolerance {TOLERANCE:g} and at most {MAX_ITERATIONS} iterations ({fallen} of {n} fits ended in
 NaN and were repeated with `em_initialization=False`): {done} of {n} ended before, after {steps[0]:.0f}
 iterations in the median; a tolerance a thousand times smaller changes the log-likelihood of the last one by
-{self.tighter:.2f}. Ours goes to a tolerance of {ours:g}: {done_own} of {n} fits converged, after
+{abs(self.tighter):.2f}. Ours goes to a tolerance of {ours:g}: {done_own} of {n} fits converged, after
 {steps[1]:.0f} evaluations in the median. Processor seconds of a fit, medians: {seconds[0]:.2f} ours,
 {seconds[1]:.1f} theirs; of all nowcasts from these fits {laws["DFM"]:.0f} and {laws["statsmodels"]:.0f}.
 Log-likelihood of our parameters less that of theirs, both evaluated by this library: from {low:.0f} to
