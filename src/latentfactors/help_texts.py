@@ -52,6 +52,10 @@ name = "ridge"
 kind = "cross_sectional_ridge"   # or cross_sectional_ols, neural_network, gradient_boosting,
                                  # neuralforecast, autoregressive, historical_mean, zero
 penalty = 0.1
+
+# options chosen by validation inside every fit, beside the other keys of a [[predictor]]:
+# search = { grid = { penalty = [0.01, 0.1, 1.0] }, validation = 60, step = 12 }
+# or the best of predictors above: kind = "selected", candidates = ["PCA", "ridge"], validation = 60
 """
 
 APP_HELP = """\
