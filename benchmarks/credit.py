@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from latentfactors import CreditFactorConfig, CreditFactorModel, GraphFactorConfig, GraphFactorModel, Panel
 from latentfactors.evaluate.credit_experiments import comparison_table, credit_models, masking_experiment
-from latentfactors.named_factors import Training, read_training
+from latentfactors.named.factors import Training, read_training
 from latentfactors.simulate import credit_panel
 
 ADAM_EPOCHS, ADAM_RATE, ADAM_DECAY = 400, 0.05, 1e-5  # the paper's settings

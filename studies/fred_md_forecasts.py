@@ -182,7 +182,7 @@ def main():
     wall, cpu = time.perf_counter() - began, cpu_seconds() - worked
     text.append(
         f"{machine('polars')}; {wall / 60:.1f} minutes of wall time and {cpu / 60:.1f} of processor time "
-        f"with {options.jobs} processes, other work running beside."
+        f"with {options.jobs} processes."
     )
     if options.quick:
         print("\n\n".join(text))

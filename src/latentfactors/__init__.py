@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         characteristics_from_returns,
     )
     from latentfactors.datasets import french_frame, french_sample
-    from latentfactors.dynamic_periods import VarianceBreak
-    from latentfactors.dynamic_series import Block
+    from latentfactors.dynamic.periods import VarianceBreak
+    from latentfactors.dynamic.series import Block
     from latentfactors.evaluate import (
         AuditCertificate,
         AuditTrial,
@@ -202,8 +202,8 @@ _HOMES = {
         "french_frame",
         "french_sample",
     ),
-    "dynamic_periods": ("VarianceBreak",),
-    "dynamic_series": ("Block",),
+    "dynamic.periods": ("VarianceBreak",),
+    "dynamic.series": ("Block",),
     "evaluate": (
         "AuditCertificate",
         "AuditTrial",

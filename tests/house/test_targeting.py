@@ -14,8 +14,8 @@ from latentfactors.errors import (
     PanelMismatchError,
     UnknownAssetsError,
 )
-from latentfactors.lead_forecasts import LeadForecasts
-from latentfactors.targeting import check_targets, measure, pair_series
+from latentfactors.targeted.leads import LeadForecasts
+from latentfactors.targeted.series import check_targets, measure, pair_series
 
 T = 30
 NAMES = ["orders", "gdp", "sales", "cpi"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentfactors import Block, DFMConfig, DynamicFactorModel
-from latentfactors.dynamic_tools import (
+from latentfactors.dynamic.tools import (
     compare_factor_counts,
     draw_panel,
     factor_contributions,

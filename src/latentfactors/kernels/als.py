@@ -34,6 +34,7 @@ from latentfactors.kernels.em import FixedPoint, anderson, squarem
 from latentfactors.kernels.linalg import (
     align,
     binary_scale,
+    orthonormal_basis,
     outer_products,
     period_moments,
     principal_subspace,
@@ -140,10 +141,10 @@ def fit_als(
 
     def sweep(parameters: FloatArray) -> tuple[FloatArray, float]:
         alpha, given = split(parameters)
-        loadings = np.linalg.qr(given)[0]
+        loadings = orthonormal_basis(given)
         factors, sse = factor_step(filled, mask, loadings, alpha, rows)
         new_alpha, new_loadings = loading_step(filled, mask, factors, intercept, columns)
-        basis = align(np.linalg.qr(new_loadings)[0], given)
+        basis = align(orthonormal_basis(new_loadings), given)
         return join(new_alpha - basis @ (basis.T @ new_alpha), basis), sse / total
 
     unit = math.sqrt(total / int(observed.sum()))

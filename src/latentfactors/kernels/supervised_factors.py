@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.kernels.als import fit_als, observed_factors
+from latentfactors.kernels.linalg import distinct_rows
 from latentfactors.kernels.rotation import principal_rotation
 
 FloatArray = npt.NDArray[np.float64]
@@ -187,13 +188,17 @@ def target_regression(factors: FloatArray, y: FloatArray) -> tuple[FloatArray, F
     q, k = y.shape[1], factors.shape[1]
     intercept, coefficients, variance = np.zeros(q), np.zeros((q, k)), np.zeros(q)
     known = np.isfinite(factors).all(axis=1)
-    for j, column in enumerate(y.T):
-        rows = known & np.isfinite(column)
-        design = np.column_stack([np.ones(np.count_nonzero(rows)), factors[rows]])
-        solution = np.linalg.lstsq(design, column[rows], rcond=None)[0]
-        residual = column[rows] - design @ solution
-        intercept[j], coefficients[j] = solution[0], solution[1:]
-        variance[j] = float(residual @ residual) / max(rows.sum() - k - 1, 1)
+    observed = np.isfinite(y) & known[:, None]
+    # columns seen in the same periods share one decomposition
+    first, codes = distinct_rows(observed.T)
+    for kind, column in enumerate(first):
+        rows, members = observed[:, column], np.flatnonzero(codes == kind)
+        values = y[np.ix_(rows, members)]
+        design = np.column_stack([np.ones(len(values)), factors[rows]])
+        solution = np.linalg.lstsq(design, values, rcond=None)[0]
+        residual = values - design @ solution
+        intercept[members], coefficients[members] = solution[0], solution[1:].T
+        variance[members] = np.square(residual).sum(axis=0) / max(len(values) - k - 1, 1)
     return intercept, coefficients, variance
 
 

@@ -41,8 +41,8 @@ from latentfactors.kernels.masked_als import (
 )
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
-from latentfactors.named_factors import NamedFactorEstimates, Training, check_named_config, read_training
-from latentfactors.named_states import estimates_of, project, state_of, weighted_equations
+from latentfactors.named.factors import NamedFactorEstimates, Training, check_named_config, read_training
+from latentfactors.named.states import estimates_of, project, state_of, weighted_equations
 from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
 from latentfactors.state import Factors, FitSpan, FitSummary, LatentFactorState, Loadings

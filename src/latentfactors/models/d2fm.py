@@ -30,12 +30,18 @@ from threadpoolctl import threadpool_limits
 
 from latentfactors.aggregates import aggregation_weights
 from latentfactors.conditional import Cell, ConditionalLaw, ConditionalModel
-from latentfactors.dynamic_series import training_series
-from latentfactors.dynamic_states import (
+from latentfactors.dynamic.series import training_series
+from latentfactors.dynamic.states import (
     filtered_state,
     linear_conditional,
     linear_expected_values,
     smoothed_state,
+)
+from latentfactors.dynamic.unscented import (
+    DecodedEstimates,
+    nonlinear_conditional,
+    nonlinear_expected_values,
+    nonlinear_state,
 )
 from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import at_least, check_number
@@ -46,12 +52,6 @@ from latentfactors.neural import require_deep
 from latentfactors.neural.code_network import CodeNetwork, aggregated, filtered_codes
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
-from latentfactors.unscented_states import (
-    DecodedEstimates,
-    nonlinear_conditional,
-    nonlinear_expected_values,
-    nonlinear_state,
-)
 from latentfactors.validate import count
 
 if TYPE_CHECKING:

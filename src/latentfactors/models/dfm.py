@@ -28,19 +28,19 @@ import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
 from latentfactors.conditional import Cell, ConditionalLaw, ConditionalModel
-from latentfactors.dynamic_periods import (
+from latentfactors.dynamic.periods import (
     VarianceBreak,
     broken_periods,
     masked_periods,
     start_scales,
 )
-from latentfactors.dynamic_series import (
+from latentfactors.dynamic.series import (
     Block,
     model_structure,
     summarise_fit,
     training_series,
 )
-from latentfactors.dynamic_states import (
+from latentfactors.dynamic.states import (
     DynamicEstimates,
     filtered_state,
     linear_conditional,

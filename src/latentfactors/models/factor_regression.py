@@ -31,7 +31,7 @@ from latentfactors.kernels.supervised_factors import (
 from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
 from latentfactors.state import Factors, FitSummary, LatentFactorState
-from latentfactors.targeting import (
+from latentfactors.targeted.series import (
     LeadForecasts,
     TargetedSeries,
     TargetedTraining,

@@ -35,14 +35,14 @@ from latentfactors.kernels.encoder import Normalisation, fit_encoder
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
 from latentfactors.kernels.scores import r_squared
 from latentfactors.model import LatentFactorModel
-from latentfactors.named_factors import (
+from latentfactors.named.factors import (
     NamedFactorEstimates,
     check_named_config,
     is_static,
     read_training,
     row_links,
 )
-from latentfactors.named_states import estimates_of, project, state_of
+from latentfactors.named.states import estimates_of, project, state_of
 from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
 from latentfactors.state import Factors, FitSummary, LatentFactorState

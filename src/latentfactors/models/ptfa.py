@@ -46,16 +46,11 @@ from latentfactors.options import EWMA, VAR, Bootstrap
 from latentfactors.panel import Panel
 from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSummary, LatentFactorState
-from latentfactors.targeted_cells import CellReader
-from latentfactors.targeted_estimates import PTFAEstimates, count_parameters
-from latentfactors.targeted_forecasts import StateForecasts
-from latentfactors.targeted_refits import choose_state_ratio, draw_states
-from latentfactors.targeted_states import (
-    fit_states,
-    read_kinds,
-    smooth_states,
-)
-from latentfactors.targeting import (
+from latentfactors.targeted.cells import CellReader
+from latentfactors.targeted.estimates import PTFAEstimates, count_parameters
+from latentfactors.targeted.forecasts import StateForecasts
+from latentfactors.targeted.refits import choose_state_ratio, draw_states
+from latentfactors.targeted.series import (
     LeadForecasts,
     TargetedTraining,
     check_targets,
@@ -63,6 +58,11 @@ from latentfactors.targeting import (
     pair_series,
     refuse_many_factors,
     remarks,
+)
+from latentfactors.targeted.states import (
+    fit_states,
+    read_kinds,
+    smooth_states,
 )
 from latentfactors.validate import check_whole
 

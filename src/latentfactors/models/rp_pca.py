@@ -43,6 +43,7 @@ from latentfactors.kernels.em import FixedPoint, squarem
 from latentfactors.kernels.linalg import (
     align,
     binary_scale,
+    orthonormal_basis,
     outer_products,
     principal_subspace,
     solve_psd_batch,
@@ -284,10 +285,10 @@ def fit_penalised_als(
 
     def sweep(parameters: FloatArray) -> tuple[FloatArray, float]:
         given = parameters.reshape(n_assets, -1)
-        loadings = np.linalg.qr(given)[0]
+        loadings = orthonormal_basis(given)
         factors, objective = penalised_factor_step(filled, mask, loadings, gamma)
         new = penalised_loading_step(filled, mask, factors, gamma)
-        return align(np.linalg.qr(new)[0], given).ravel(), objective / total
+        return align(orthonormal_basis(new), given).ravel(), objective / total
 
     def distance(new: FloatArray, old: FloatArray) -> float:
         return subspace_angle(new.reshape(n_assets, -1), old.reshape(n_assets, -1))

@@ -19,7 +19,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from latentfactors.dynamic_tools import draw_panel
+from latentfactors.dynamic.tools import draw_panel
 from latentfactors.errors import MissingCapabilityError
 from latentfactors.estimator import at_least
 from latentfactors.models.dfm import DynamicFactorModel

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from latentfactors.estimator import freeze
 from latentfactors.kernels.targeted_inference import ParameterDraws
 from latentfactors.kernels.targeted_posterior import noise_by_series
-from latentfactors.targeted_refits import StateDraws
-from latentfactors.targeted_states import StateParameters
-from latentfactors.targeting import TargetedSeries
+from latentfactors.targeted.refits import StateDraws
+from latentfactors.targeted.series import TargetedSeries
+from latentfactors.targeted.states import StateParameters
 
 __all__ = ["PTFAEstimates", "count_parameters"]
 

@@ -15,7 +15,7 @@ from latentfactors.errors import HorizonError
 from latentfactors.rows import RowIndex
 
 if TYPE_CHECKING:
-    from latentfactors.targeting import TargetedSeries
+    from latentfactors.targeted.series import TargetedSeries
 
 __all__ = ["LeadForecasts", "first_row_is_unknown", "target_rows"]
 

@@ -23,7 +23,7 @@ from latentfactors.kernels.targeted_dynamics import filter_factors, law
 from latentfactors.kernels.targeted_em import fit_targeted
 from latentfactors.kernels.targeted_inference import choose_ratio
 from latentfactors.periods import Frequency
-from latentfactors.targeted_states import StateParameters, block_columns, fit_states, make_blocks, to_kernel
+from latentfactors.targeted.states import StateParameters, block_columns, fit_states, make_blocks, to_kernel
 
 __all__ = ["StateDraws", "choose_state_ratio", "draw_states"]
 

@@ -18,17 +18,17 @@ from latentfactors.errors import HorizonError
 from latentfactors.kernels.mixed_frequency import SeriesBlock
 from latentfactors.kernels.state_space import FilterResult, forecast_states
 from latentfactors.kernels.targeted_dynamics import filter_factors, law
-from latentfactors.lead_forecasts import target_rows
 from latentfactors.rows import RowIndex
-from latentfactors.targeted_refits import StateDraws
-from latentfactors.targeted_states import (
+from latentfactors.targeted.leads import target_rows
+from latentfactors.targeted.refits import StateDraws
+from latentfactors.targeted.series import TargetedSeries
+from latentfactors.targeted.states import (
     StateParameters,
     make_blocks,
     to_kernel,
     window_lengths,
     window_weights,
 )
-from latentfactors.targeting import TargetedSeries
 
 __all__ = ["StateForecasts"]
 

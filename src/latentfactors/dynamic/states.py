@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
-from latentfactors.dynamic_periods import BrokenPeriods
-from latentfactors.dynamic_series import DynamicForecasts
+from latentfactors.dynamic.periods import BrokenPeriods
+from latentfactors.dynamic.series import DynamicForecasts
 from latentfactors.estimator import freeze
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
@@ -31,7 +31,7 @@ from latentfactors.state import (
     NativeForecasts,
     StaticLoadings,
 )
-from latentfactors.targeting import wide_series
+from latentfactors.targeted.series import wide_series
 
 __all__ = [
     "DynamicEstimates",

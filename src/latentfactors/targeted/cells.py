@@ -17,8 +17,8 @@ from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
 from latentfactors.errors import PanelMismatchError
 from latentfactors.kernels.targeted_cells import completed_rows, completed_states, row_law, state_law
 from latentfactors.panel import Panel
-from latentfactors.targeted_states import StateParameters, block_columns, make_blocks, to_kernel
-from latentfactors.targeting import TargetedSeries
+from latentfactors.targeted.series import TargetedSeries
+from latentfactors.targeted.states import StateParameters, block_columns, make_blocks, to_kernel
 
 __all__ = ["CellReader"]
 

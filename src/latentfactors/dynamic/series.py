@@ -31,7 +31,7 @@ from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.rows import RowIndex
 from latentfactors.state import FitSummary
-from latentfactors.targeting import varies
+from latentfactors.targeted.series import varies
 from latentfactors.validate import count
 
 __all__ = [

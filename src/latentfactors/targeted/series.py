@@ -27,12 +27,12 @@ import numpy.typing as npt
 from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, freeze
 from latentfactors.history import History
-from latentfactors.lead_forecasts import LeadForecasts
 from latentfactors.model import known_assets
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.rows import RowIndex
 from latentfactors.state import Measurement, StaticLoadings
+from latentfactors.targeted.leads import LeadForecasts
 from latentfactors.validate import count
 
 __all__ = [

@@ -24,9 +24,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.dynamic_periods import masked_periods
-from latentfactors.dynamic_series import model_structure
-from latentfactors.dynamic_states import SeriesReading, read_series
+from latentfactors.dynamic.periods import masked_periods
+from latentfactors.dynamic.series import model_structure
+from latentfactors.dynamic.states import SeriesReading, read_series
 from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
 from latentfactors.estimator import at_least, freeze
 from latentfactors.kernels.dynamic_factor import observation_pattern, state_law
@@ -36,7 +36,7 @@ from latentfactors.kernels.dynamic_factor_score import parameter_covariance
 from latentfactors.models.dfm import DFMConfig, DynamicFactorModel
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
-from latentfactors.targeting import wide_series
+from latentfactors.targeted.series import wide_series
 
 __all__ = [
     "FactorCount",

@@ -1,6 +1,6 @@
 """From a fit of named factors to states: expected loadings of new assets, and the projection of new periods.
 
-Names, links and training rows are in `named_factors`; this is what happens after the fit.
+Names, links and training rows are in `named.factors`; this is what happens after the fit.
 
 Degrees of freedom: residuals are smaller than errors, for loadings and factors were fitted to the values that
 they are left of. With p_i effective parameters of an asset with T_i values, and h_it = b_i'P_t b_i / d_i the
@@ -32,7 +32,7 @@ from latentfactors.kernels.adjacency import Pattern
 from latentfactors.kernels.gauge import find_nesting
 from latentfactors.kernels.masked_als import inner_links, posterior_factors
 from latentfactors.model import input_unit_state, known_assets
-from latentfactors.named_factors import NamedFactorEstimates, Training, is_static, row_links
+from latentfactors.named.factors import NamedFactorEstimates, Training, is_static, row_links
 from latentfactors.panel import Panel
 from latentfactors.state import ConditionalLoadings, Factors, FitSpan, LatentFactorState, StaticLoadings
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
-from latentfactors.dynamic_states import DynamicEstimates, by_row, dynamic_state
+from latentfactors.dynamic.states import DynamicEstimates, by_row, dynamic_state
 from latentfactors.errors import HorizonError
 from latentfactors.kernels.unscented import UnscentedFilter, unscented_filter, unscented_smoother
 from latentfactors.kernels.unscented_laws import unscented_cells, unscented_completed, unscented_forecasts
