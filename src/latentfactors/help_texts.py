@@ -161,6 +161,10 @@ type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics =
 n_factors = 1
 # variance_break = { periods = ["2020-03", "2020-04"] }, masked = [...]: months of a pandemic, type "dfm"
 \b
+# [search]                       # options of the model with the best forecasts of the last periods
+# grid = { factor_lags = [1, 2] }
+# validation = 96                # further keys: step, targets, rule, reselect
+\b
 [nowcast]
 target = "GDP"                   # further keys: as_of, ahead, level
 indicator = "INDPRO"             # draws the composite indicator, which moves with this series

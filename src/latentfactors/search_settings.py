@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from latentfactors.errors import ConfigurationError
@@ -19,9 +20,10 @@ from latentfactors.forecasters import NativeFactorForecaster
 from latentfactors.mappers import NativeMapper
 from latentfactors.panel import Panel
 from latentfactors.pipeline import LatentFactorForecastPipeline
-from latentfactors.settings import as_table, make, refuse_unknown, shown
+from latentfactors.settings import as_table, make, named, refuse_unknown, shown
+from latentfactors.validate import count
 
-__all__ = ["chosen_model", "read_search"]
+__all__ = ["ModelSearch", "read_search"]
 
 _MOST = 1000
 
@@ -83,20 +85,42 @@ def read_search(
     return points, make(SelectionConfig, {"horizon": horizon, **section}, where)
 
 
-def chosen_model(models: Mapping[str, Any], config: SelectionConfig, panel: Panel) -> tuple[Any, str]:
-    """The best of some unfitted models by their native forecasts, fitted on the panel, and its name.
+@dataclass(frozen=True)
+class ModelSearch:
+    """Models among which forecasts choose.
 
-    Raises
-    ------
-    LatentFactorsError
-        What `SelectedPredictor.fit` raises.
+    Attributes
+    ----------
+    models : name -> unfitted model with native forecasts, from plain to rich
+    config : how
     """
-    candidates = {
-        name: LatentFactorForecastPipeline(
-            model=model, forecaster=NativeFactorForecaster(), mapper=NativeMapper()
+
+    models: Mapping[str, Any]
+    config: SelectionConfig
+
+    @property
+    def said(self) -> str:
+        """What is chosen from, and by what."""
+        return (
+            f"{count(len(self.models), 'candidate')} by forecasts of the last "
+            f"{count(self.config.validation, 'period')}"
         )
-        for name, model in models.items()
-    }
-    found = SelectedPredictor(candidates, config)
-    found.fit(panel)
-    return found.chosen.model, found.selection.chosen
+
+    def fit(self, panel: Panel, *, n_jobs: int | None = None) -> tuple[Any, str]:
+        """The best model, fitted on the panel, and its name.
+
+        Raises
+        ------
+        LatentFactorsError
+            What `SelectedPredictor.fit` raises.
+        """
+        candidates = {
+            name: LatentFactorForecastPipeline(
+                model=model.clone(), forecaster=NativeFactorForecaster(), mapper=NativeMapper()
+            )
+            for name, model in self.models.items()
+        }
+        found = SelectedPredictor(candidates, self.config, n_jobs=n_jobs)
+        with named("[search]"):
+            found.fit(panel)
+        return found.chosen.model, found.selection.chosen
