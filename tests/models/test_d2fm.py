@@ -332,6 +332,12 @@ def test_data_that_carry_no_model(truth):
         D2FMModel(SMALL).fit(truth.panel.between(0, 14))
     with pytest.raises(InsufficientDataError):
         D2FMModel(SMALL).fit(panel_of(np.ones((80, 5))))
+    with pytest.raises(InsufficientDataError):
+        D2FMModel(SMALL).fit(truth.panel.mask(np.ones(truth.panel.n_rows, dtype=bool)))
+    wide = truth.panel.wide().copy()
+    wide[4:, 2:] = np.nan  # two series remain usable: as many as there are factors
+    with pytest.raises(InsufficientDataError, match="n_factors=2 is no reduction of 2 usable series"):
+        D2FMModel(SMALL).fit(panel_of(wide))
     with pytest.raises(TrainingError, match="learning_rate"):
         D2FMModel(replace(SMALL, learning_rate=1e8)).fit(truth.panel)
     model, _ = fitted(truth.panel, max_iterations=1)
