@@ -26,41 +26,40 @@ from latentfactors.kernels.moments import unit_columns
 from latentfactors.kernels.newey_west import automatic_lags, long_run_sum
 from latentfactors.panel import Panel
 
-__all__ = ["FamaMacBeth", "characteristic_premia", "fama_macbeth"]
+__all__ = ["FamaMacBeth", "PremiumEstimates", "characteristic_premia", "fama_macbeth"]
 
 FloatArray = npt.NDArray[np.float64]
 _RATIO = 1e-10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class FamaMacBeth:
-    """Premia of given exposures.
+class PremiumEstimates:
+    """Prices of risk and how sure they are, however they were estimated.
 
     Attributes
     ----------
     names : of the P premia, "intercept" first where there is one
-    premia, standard_errors : (P,) in the returns' unit per period, errors of Newey and West
+    premia : (P,) in the returns' unit per period
     covariance : (P, P) of the premia
-    slopes : (T, P) of every period; NaN where too few assets are observed or exposures are collinear
-    r_squared : mean over periods of 1 - sum u^2 / sum (r - mean r)^2
-    n_periods, n_skipped : periods used; periods with returns that were left out
-    n_assets : mean number of assets in the periods used
+    r_squared : share of the cross-section that exposures explain
+    n_periods : periods used
     lags : Newey-West lags
     """
 
     names: tuple[str, ...]
     premia: FloatArray
-    standard_errors: FloatArray
     covariance: FloatArray
-    slopes: FloatArray
     r_squared: float
     n_periods: int
-    n_skipped: int
-    n_assets: float
     lags: int
 
     def __post_init__(self) -> None:
         freeze(self)
+
+    @property
+    def standard_errors(self) -> FloatArray:
+        """(P,) roots of the covariance's diagonal."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
     @property
     def t_statistics(self) -> FloatArray:
@@ -69,15 +68,40 @@ class FamaMacBeth:
 
     def frame(self, backend: str = "polars") -> Any:
         """One line per premium: name, premium, standard_error, t."""
+        return to_frame(self._columns(), backend)
+
+    def _columns(self) -> dict[str, Any]:
         columns = {"name": np.array(self.names), "premium": self.premia}
-        return to_frame(columns | {"standard_error": self.standard_errors, "t": self.t_statistics}, backend)
+        return columns | {"standard_error": self.standard_errors, "t": self.t_statistics}
 
     def __repr__(self) -> str:
         each = ", ".join(
             f"{name} {premium:.4g} (t {t:.2f})"
             for name, premium, t in zip(self.names, self.premia, self.t_statistics, strict=True)
         )
-        return f"FamaMacBeth({each}; {self.n_periods} periods)"
+        return f"{type(self).__name__}({each}; {self._remark()}{self.n_periods} periods)"
+
+    def _remark(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class FamaMacBeth(PremiumEstimates):
+    """Premia of given exposures, with the errors of Newey and West.
+
+    Beside what `PremiumEstimates` has; `r_squared` is the mean over periods of
+    1 - sum u^2 / sum (r - mean r)^2.
+
+    Attributes
+    ----------
+    slopes : (T, P) of every period; NaN where too few assets are observed or exposures are collinear
+    n_skipped : periods with returns that were left out
+    n_assets : mean number of assets in the periods used
+    """
+
+    slopes: FloatArray
+    n_skipped: int
+    n_assets: float
 
 
 def fama_macbeth(
@@ -221,7 +245,6 @@ def _average(
     return FamaMacBeth(
         names=("intercept", *labels) if intercept else labels,
         premia=used.mean(axis=0),
-        standard_errors=np.sqrt(np.maximum(np.diag(covariance), 0.0)),
         covariance=covariance,
         slopes=slopes,
         r_squared=float(np.nanmean(fit)) if np.isfinite(fit).any() else float("nan"),

@@ -25,10 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
-from latentfactors.estimator import freeze
 from latentfactors.evaluate.pricing_tests import complete_periods
-from latentfactors.evaluate.risk_premia import checked_lags, least_squares, over
-from latentfactors.frames import to_frame
+from latentfactors.evaluate.risk_premia import PremiumEstimates, checked_lags, least_squares, over
 from latentfactors.kernels.moments import unit_columns
 from latentfactors.kernels.newey_west import long_run_sum
 from latentfactors.kernels.quadratic_forms import inverse_quadratic
@@ -40,60 +38,35 @@ Weighting = Literal["ols", "gls"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class TwoPass:
-    """Premia of factors whose betas were estimated over the same periods.
+class TwoPass(PremiumEstimates):
+    """Premia of factors whose betas were estimated over the same periods, with Shanken's correction.
+
+    Beside what `PremiumEstimates` has; `r_squared` is 1 - a'a / sum (mean r - its mean)^2 of the
+    cross-section of average returns.
 
     Attributes
     ----------
-    names : of the P premia, "intercept" first where there is one
-    premia : (P,) in the returns' unit per period
-    standard_errors, covariance : (P,), (P, P) with Shanken's correction
-    fama_macbeth_errors : (P,) without it, as if betas were known
+    fama_macbeth_errors : (P,) standard errors without the correction, as if betas were known
     shanken : c, the squared Sharpe ratio that the premia imply for the factors
     betas : (N, K) of the first pass
     pricing_errors : (N,) mean return that exposures leave unexplained
     statistic, p_value : J that all pricing errors are zero, chi2 with N - P degrees of freedom; NaN for N = P
-    r_squared : 1 - a'a / sum (mean r - its mean)^2 of the cross-section of average returns
-    n_periods, n_incomplete : complete periods, and those left out
-    lags : Newey-West lags
+    n_incomplete : periods left out because something was missing
     """
 
-    names: tuple[str, ...]
-    premia: FloatArray
-    standard_errors: FloatArray
-    covariance: FloatArray
     fama_macbeth_errors: FloatArray
     shanken: float
     betas: FloatArray
     pricing_errors: FloatArray
     statistic: float
     p_value: float
-    r_squared: float
-    n_periods: int
     n_incomplete: int
-    lags: int
 
-    def __post_init__(self) -> None:
-        freeze(self)
+    def _columns(self) -> dict[str, Any]:
+        return super()._columns() | {"t_fama_macbeth": over(self.premia, self.fama_macbeth_errors)}
 
-    @property
-    def t_statistics(self) -> FloatArray:
-        """(P,) premium / Shanken's standard error."""
-        return over(self.premia, self.standard_errors)
-
-    def frame(self, backend: str = "polars") -> Any:
-        """One line per premium: name, premium, standard_error, t (Shanken), t_fama_macbeth."""
-        columns: dict[str, Any] = {"name": np.array(self.names), "premium": self.premia}
-        columns |= {"standard_error": self.standard_errors, "t": self.t_statistics}
-        columns |= {"t_fama_macbeth": over(self.premia, self.fama_macbeth_errors)}
-        return to_frame(columns, backend)
-
-    def __repr__(self) -> str:
-        each = ", ".join(
-            f"{name} {premium:.4g} (t {t:.2f})"
-            for name, premium, t in zip(self.names, self.premia, self.t_statistics, strict=True)
-        )
-        return f"TwoPass({each}; J p = {self.p_value:.3g}, {self.n_periods} periods)"
+    def _remark(self) -> str:
+        return f"J p = {self.p_value:.3g}, "
 
 
 def two_pass(
@@ -184,7 +157,6 @@ def two_pass(
     return TwoPass(
         names=("intercept", *labels) if intercept else labels,
         premia=premia,
-        standard_errors=np.sqrt(np.maximum(np.diag(covariance), 0.0)),
         covariance=covariance,
         fama_macbeth_errors=np.sqrt(np.maximum(np.diag(plain), 0.0)),
         shanken=c,

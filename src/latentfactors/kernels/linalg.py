@@ -281,8 +281,8 @@ def _triangle(size: int) -> tuple[IntArray, IntArray]:
     return rows, columns
 
 
-def distinct_rows(mask: FloatArray) -> tuple[IntArray, IntArray]:
-    """Of a mask (n, m): a row of each kind (U,), and the kind of every row (n,)."""
+def distinct_rows(mask: npt.NDArray[Any]) -> tuple[IntArray, IntArray]:
+    """Of a mask (n, m), positive where seen: a row of each kind (U,), and the kind of every row (n,)."""
     if not mask.size:
         return np.arange(min(len(mask), 1)), np.zeros(len(mask), dtype=np.intp)
     bits = np.ascontiguousarray(np.packbits(mask > 0.0, axis=1))

@@ -187,8 +187,8 @@ def target_regression(factors: FloatArray, y: FloatArray) -> tuple[FloatArray, F
     """
     q, k = y.shape[1], factors.shape[1]
     intercept, coefficients, variance = np.zeros(q), np.zeros((q, k)), np.zeros(q)
-    known = np.isfinite(factors).all(axis=1)
-    observed = np.isfinite(y) & known[:, None]
+    observed = np.isfinite(y)
+    observed &= np.isfinite(factors).all(axis=1, keepdims=True)
     # columns seen in the same periods share one decomposition
     first, codes = distinct_rows(observed.T)
     for kind, column in enumerate(first):

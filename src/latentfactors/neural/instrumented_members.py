@@ -9,14 +9,13 @@ A period's loadings depend, to the bit, on its own rows only, its premia on earl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.estimator import freeze
-from latentfactors.neural.alignment import living_members, one_member
+from latentfactors.neural.ensemble import Ensemble, OwnLoadings
 from latentfactors.neural.histories import past_windows
 from latentfactors.neural.instrumented import (
     amortized_premia,
@@ -25,7 +24,6 @@ from latentfactors.neural.instrumented import (
     linear_loadings,
     network_loadings,
 )
-from latentfactors.rows import read_only
 
 __all__ = ["FactorMode", "InstrumentedMembers", "standardised_portfolios"]
 
@@ -34,72 +32,20 @@ FactorMode = Literal["amortized", "embedding", "realized"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class InstrumentedMembers:
+class InstrumentedMembers(Ensemble):
     """Networks of M members; see `neural.instrumented` for the names of their weights.
+
+    `layers` holds is_month (M, slots) of an embedding; `input_scale` (L + 1,) the root mean squares of the
+    past's portfolios.
 
     Attributes
     ----------
-    parameters : name -> (M, ...)
-    layers : name -> (M, ...); is_month (M, slots) of an embedding
-    maps : (M, K, K), A_m into the common space; zeros for a member that collapsed, which means leave out
-    centre, spread : (L,), of characteristics
-    scale : root mean square of training values, input units
-    input_scale : (L + 1,), root mean squares of the past's portfolios
     factor_mode : where premia come from
     window : months of the past
     """
 
-    parameters: Mapping[str, FloatArray]
-    layers: Mapping[str, FloatArray]
-    maps: FloatArray
-    centre: FloatArray
-    spread: FloatArray
-    scale: float
-    input_scale: FloatArray
     factor_mode: FactorMode
     window: int
-
-    def __post_init__(self) -> None:
-        freeze(self)
-        for name in ("parameters", "layers"):
-            frozen = {key: read_only(array) for key, array in getattr(self, name).items()}
-            object.__setattr__(self, name, frozen)
-
-    @property
-    def n_members(self) -> int:
-        """Members M."""
-        return len(self.maps)
-
-    @property
-    def living(self) -> npt.NDArray[np.bool_]:
-        """(M,) members that count: not those whose loadings collapsed."""
-        return living_members(self.maps)
-
-    def only(self, m: int) -> Self:
-        """Member m alone, with its map; a `TrainingError` if it collapsed."""
-        one = one_member(self.maps, m)
-        return replace(
-            self,
-            parameters={name: array[one] for name, array in self.parameters.items()},
-            layers={name: array[one] for name, array in self.layers.items()},
-            maps=self.maps[one],
-        )
-
-    def own_loadings(self, characteristics: npt.NDArray[Any], position: FloatArray | None) -> FloatArray:
-        """(M, n, K) loadings of a period's rows (n, L), in each member's own space."""
-        z = (characteristics.astype(np.float64) - self.centre) / self.spread
-        mask = np.ones(len(z))
-        found = [
-            linear_loadings(z, weights) + network_loadings(z, mask, position, weights)
-            for weights in self._each()
-        ]
-        return np.stack(found)
-
-    def gates(self, characteristics: npt.NDArray[Any]) -> FloatArray:
-        """(n, L) mean channel gates of rows (n, L); 1 without a gate."""
-        z = (characteristics.astype(np.float64) - self.centre) / self.spread
-        gates = np.stack([channel_gate(z, weights) * np.ones(z.shape) for weights in self._each()])
-        return gates[self.living].mean(axis=0)
 
     def loadings(
         self,
@@ -107,13 +53,8 @@ class InstrumentedMembers:
         offsets: npt.NDArray[np.int64],
         position: FloatArray | None,
     ) -> FloatArray:
-        """(R, K) mean loadings in the common space."""
-        out, living = np.empty((len(characteristics), self.maps.shape[2])), self.living
-        for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            if b > a:
-                own = self.own_loadings(characteristics[a:b], None if position is None else position[a:b])
-                out[a:b] = (own[living] @ self.maps[living]).mean(axis=0)
-        return out
+        """(R, K) mean loadings in the common space; position (R,) of firms where the networks see it."""
+        return self.common_loadings(self._own(characteristics, position), offsets)
 
     def gram(
         self,
@@ -122,15 +63,14 @@ class InstrumentedMembers:
         position: FloatArray | None,
         seen: npt.NDArray[np.bool_],
     ) -> FloatArray:
-        """(M K, M K) pooled [B_1 ... B_M]'[B_1 ... B_M]/n over the rows that were seen."""
-        size = self.maps.shape[0] * self.maps.shape[1]
-        total = np.zeros((size, size))
-        for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            if seen[a:b].any():
-                own = self.own_loadings(characteristics[a:b], None if position is None else position[a:b])
-                joined = own[:, seen[a:b]].transpose(1, 0, 2).reshape(-1, size)
-                total += joined.T @ joined
-        return total / max(int(seen.sum()), 1)
+        """(M K, M K) joint Gram matrix of the members' own loadings, see `Ensemble.joint_gram`."""
+        return self.joint_gram(self._own(characteristics, position), offsets, seen)
+
+    def gates(self, characteristics: npt.NDArray[Any]) -> FloatArray:
+        """(n, L) mean channel gates of rows (n, L); 1 without a gate."""
+        z = self.standardised(characteristics)
+        gates = np.stack([channel_gate(z, weights) * np.ones(z.shape) for weights in self._each()])
+        return gates[self.living].mean(axis=0)
 
     def attention(self, x: FloatArray, before: int) -> FloatArray:
         """(T, K) what attention adds to premia, in input units and the common space.
@@ -152,6 +92,18 @@ class InstrumentedMembers:
     def mean_premium(self) -> FloatArray:
         """(K,) mean of the training months' premia of an embedding, in input units and the common space."""
         return self._common([self._mean_embedding(m, weights) for m, weights in enumerate(self._each())])
+
+    def _own(self, characteristics: npt.NDArray[Any], position: FloatArray | None) -> OwnLoadings:
+        """All rows of a period see each other, so a period is the smallest piece."""
+
+        def of_period(rows: slice) -> FloatArray:
+            z = self.standardised(characteristics[rows])
+            mask, place = np.ones(len(z)), None if position is None else position[rows]
+            return np.stack(
+                [linear_loadings(z, each) + network_loadings(z, mask, place, each) for each in self._each()]
+            )
+
+        return of_period
 
     def _common(self, own: list[FloatArray]) -> FloatArray:
         """The living members' mean (K,) of factors in their own spaces."""
