@@ -3,7 +3,8 @@
     python benchmarks/neurif.py [--periods 480] [--sizes 750 1500 3000] [--spatial induced]
 
 46 characteristics, 20% missing, every asset alive throughout, one member with the default widths: seconds of
-an epoch after compilation, wall and processor, and the peak memory of a process that fits it.
+an epoch after compilation, wall and processor, and the peak memory of a process that fits it. The exponent of
+the assets is what a line through the logarithms has: 1 where cost is linear.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from _common import fresh_process, machine, markdown_table
 
 K, P = 3, 46
@@ -24,8 +26,6 @@ SETUP = "import sys; sys.path.insert(0, {here!r}); from neurif import build_pane
 
 def build_panel(n_periods: int, n_assets: int):
     """Ranks of independent numbers and returns of three factors, drawn period by period in float32."""
-    import numpy as np
-
     from latentfactors import Panel
 
     rng = np.random.default_rng(1)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     setup = SETUP.format(here=str(Path(__file__).resolve().parent))
-    rows = []
+    rows, spent = [], []
     for n in arguments.sizes:
         with tempfile.TemporaryDirectory() as folder:
             note = Path(folder) / "epoch.json"
@@ -74,11 +74,20 @@ def main() -> None:
             )
             measured = fresh_process(code, setup)
             wall, cpu = json.loads(note.read_text())
+        spent.append(cpu)
         rows.append((n, f"{wall:.1f}", f"{cpu:.1f}", f"{measured.peak_bytes / 2**30:.2f}"))
         print(*rows[-1], file=sys.stderr, flush=True)  # a large size can take long on a busy machine
     print(machine())
-    print(f"T={arguments.periods}, P={P}, load average {os.getloadavg()[0]:.0f}\n")
+    print(
+        f"T={arguments.periods}, P={P}, spatial={arguments.spatial!r}, one member, load average "
+        f"{os.getloadavg()[0]:.1f}; mean of {arguments.epochs - 1} epochs after the one that compiles\n"
+    )
+    if os.environ.get("XLA_FLAGS"):
+        print(f"XLA_FLAGS={os.environ['XLA_FLAGS']}\n")
     print(markdown_table(("assets", "seconds an epoch", "processor seconds", "peak GB"), rows))
+    if len(rows) > 1:
+        slope = np.polyfit(np.log(arguments.sizes), np.log(spent), 1)[0]
+        print(f"\nProcessor seconds grow with the assets to the power {slope:.2f}.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Neural instrumented factorisation on simulated panels, out of sample.
 
-    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 1] [--null 10] [--ablation]
+    python studies/neurif_simulation.py [--seeds 5] [--epochs 12] [--members 3] [--null 10]
 
 N=300, T=360, P=12, K=3; fitted on the first two thirds, of which the last 36 months validate; measured on
 the last third. Layers are half as wide and half as many as the defaults, to fit a small machine. Writes the
-section neurif_simulation of studies/RESULTS.md; without signal and ablations have sections of their own
-(`--null`, `--ablation`), so that each can be run alone.
+section neurif_simulation of studies/RESULTS.md; panels without signal have a section of their own (`--null`),
+so that each can be run alone. Ablations: neurif_ablation.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from latentfactors import (
     TrainingConfig,
     VARFactorForecaster,
 )
-from latentfactors.evaluate import ablations
 from latentfactors.simulate import InstrumentedTruth, instrumented_panel
 
 CUT, VALIDATION, K = 240, 36, 3
@@ -42,7 +41,7 @@ FORECASTERS = {
 }
 
 
-def config(epochs: int, members: int, **options: Any) -> NeurIFConfig:
+def config(epochs: int, members: int, validation: int = VALIDATION) -> NeurIFConfig:
     """One configuration for all processes."""
     training = TrainingConfig(
         epochs=epochs,
@@ -52,28 +51,27 @@ def config(epochs: int, members: int, **options: Any) -> NeurIFConfig:
         weight_decay=1e-5,
         schedule="cosine",
         gradient_clip=1.0,
-        validation=VALIDATION,
+        validation=validation,
         patience=10,
         default_checkpoint="best",
         n_ensemble=members,
     )
-    sizes = {"width": 32, "temporal_layers": 2, "induced_points": 16}
-    return NeurIFConfig(n_factors=K, training=training, **(sizes | options))
+    return NeurIFConfig(n_factors=K, width=32, temporal_layers=2, induced_points=16, training=training)
 
 
-def scores(truth: InstrumentedTruth, model: Any, names: tuple[str, ...]) -> dict[str, float]:
-    """Total R2, and predictive R2 by forecasters, on the last third."""
-    model.fit(truth.panel.between(0, CUT))
+def scores(truth: InstrumentedTruth, model: Any, names: tuple[str, ...], cut: int = CUT) -> dict[str, float]:
+    """Total R2, and predictive R2 by forecasters, from period `cut` on."""
+    model.fit(truth.panel.between(0, cut))
     state = model.extract(truth.panel)
-    found = {"total": truth.r2(state.reconstruction(), CUT)}
+    found = {"total": truth.r2(state.reconstruction(), cut)}
     for name in names:
         flow = LatentFactorForecastPipeline(
             model=model, forecaster=FORECASTERS[name](), mapper=BetaLambdaMapper()
         )
         forecaster = flow.forecaster
-        forecaster.fit(model.extract(truth.panel.between(0, CUT)))
+        forecaster.fit(model.extract(truth.panel.between(0, cut)))
         forecast = flow.mapper.predict(state, forecaster.predict(state))
-        found[name] = truth.r2(forecast.expected_values, CUT)
+        found[name] = truth.r2(forecast.expected_values, cut)
     return found
 
 
@@ -109,33 +107,6 @@ def null_seeds(n: int, epochs: int, members: int) -> np.ndarray:
     return np.array(found)
 
 
-SCORES = {"total": "total", "native": "predictive"}
-PROCESSES = {
-    "without temporal attention": ({"loadings": "nonlinear"}, "native"),
-    "without channel gate": ({"loadings": "nonlinear"}, "total"),
-    "without spatial attention": ({"loadings": "linear", "peers": True}, "total"),
-    "without residual stack": ({"loadings": "nonlinear"}, "total"),
-}
-
-
-def ablation_seeds(seeds: int, epochs: int, members: int) -> list[tuple[str, int, str, float, float]]:
-    """(ablation, seed, score, all parts, without) on the process that has the feature."""
-    found = []
-    for seed in range(seeds):
-        base: dict[str, dict[str, float]] = {}
-        for name, (process, score) in PROCESSES.items():
-            truth, key = instrumented_panel(**process, n_assets=150, seed=seed), str(process)
-            variants = ablations(config(epochs, members))
-            if key not in base:
-                base[key] = scores(truth, NeurIFModel(variants["all parts"]), ("native",))
-            native = variants[name].factor_mode != "realized"
-            other = scores(truth, NeurIFModel(variants[name]), ("native" if native else "mean",))
-            without = other.get(score, other.get("mean", np.nan))
-            found.append((name, seed, score, base[key][score], without))
-            print(*found[-1], flush=True)
-    return found
-
-
 def spread(values: np.ndarray, digits: int = 3) -> str:
     """Mean and range."""
     return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
@@ -168,29 +139,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--null", type=int, default=0, help="seeds of the panel without signal")
-    parser.add_argument("--ablation", action="store_true")
     arguments = parser.parse_args()
     sizes = (arguments.epochs, arguments.members)
     if arguments.null:
-        report("neurif_no_signal", "--null", without_signal, arguments.null, *sizes)
-    elif arguments.ablation:
-        report("neurif_ablation", "--ablation", ablation_table, arguments.seeds, *sizes)
+        command = f"studies/neurif_simulation.py --null {arguments.null}"
+        report("neurif_no_signal", command, without_signal, arguments.null, *sizes)
     else:
-        report("neurif_simulation", "", recovery, arguments.seeds, *sizes)
+        report("neurif_simulation", "studies/neurif_simulation.py", recovery, arguments.seeds, *sizes)
 
 
 def report(
-    name: str, option: str, study: Callable[[int, int, int], list[str]], seeds: int, epochs: int, members: int
+    name: str,
+    command: str,
+    study: Callable[[int, int, int], list[str]],
+    seeds: int,
+    epochs: int,
+    members: int,
 ) -> None:
     """Run a study and write its section with what it cost."""
     began, cpu = time.perf_counter(), cpu_seconds()
     found = study(seeds, epochs, members)
-    command = " ".join(["python studies/neurif_simulation.py", option]).strip()
     text = [
-        f"`{command}`: T=360, P=12, K=3, 20% missing; fitted on 240 months, of",
-        "which 36 validate, measured on 120. Width 32, 2 temporal layers, 16 induced points, "
+        f"`python {command}`: K=3, 20% missing; fitted on the first two thirds of the months, measured",
+        "on the last third. Width 32, 2 temporal layers, 16 induced points, "
         f"{members} {'member' if members == 1 else 'members'},",
         f"at most {epochs} epochs, AdamW 4e-3 with a cosine schedule. R2 against zero, mean over",
         f"{seeds} seeds (smallest to largest).",
@@ -199,9 +172,15 @@ def report(
         "",
         f"{machine('jax')}; {time.perf_counter() - began:,.0f} s of wall time and "
         f"{cpu_seconds() - cpu:,.0f} s of processor time, on a machine shared with other work (load average "
-        f"{os.getloadavg()[2]:.0f}).",
+        f"{os.getloadavg()[2]:.0f})"
+        + ("; some programs came compiled from JAX's persistent cache." if cached() else "."),
     ]
     write_section(name, "\n".join(text))
+
+
+def cached() -> bool:
+    """Whether JAX keeps compiled programs, so that the time of a run says less."""
+    return bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
 
 def recovery(seeds: int, epochs: int, members: int) -> list[str]:
@@ -215,7 +194,13 @@ def recovery(seeds: int, epochs: int, members: int) -> list[str]:
         [name, *(spread(np.array([row[name] for row in rows])) for rows in results.values())]
         for name in names
     ]
-    return ["N=300.", "", table(["R2", *results], lines), "", *bars(results)]
+    return [
+        "N=300, P=12, T=360, of which 36 months validate.",
+        "",
+        table(["R2", *results], lines),
+        "",
+        *bars(results),
+    ]
 
 
 def without_signal(seeds: int, epochs: int, members: int) -> list[str]:
@@ -224,22 +209,9 @@ def without_signal(seeds: int, epochs: int, members: int) -> list[str]:
     error = null.std(ddof=1) / np.sqrt(null.size)
     verdict = "below" if null.mean() < 2 * error else "not below"
     return [
-        f"N=100, returns permuted across cells: mean predictive R2 {null.mean():.5f}, standard error "
-        f"{error:.5f}, {verdict} two standard errors."
+        f"N=100, P=12, T=360, of which 36 months validate; returns permuted across cells: mean predictive R2 "
+        f"{null.mean():.5f}, standard error {error:.5f}, {verdict} two standard errors."
     ]
-
-
-def ablation_table(seeds: int, epochs: int, members: int) -> list[str]:
-    """Every part on the process that has its feature."""
-    found = ablation_seeds(seeds, epochs, members)
-    rows = []
-    for name in PROCESSES:
-        mine = np.array([row[3:] for row in found if row[0] == name])
-        worse = f"{int((mine[:, 1] < mine[:, 0]).sum())} of {seeds}"
-        process, score = PROCESSES[name]
-        what = ", ".join(str(each) if key == "loadings" else key for key, each in process.items())
-        rows.append([name, what, SCORES[score], spread(mine[:, 0], 4), spread(mine[:, 1], 4), worse])
-    return ["N=150.", "", table(["ablation", "process", "R2", "all parts", "without", "worse"], rows)]
 
 
 if __name__ == "__main__":

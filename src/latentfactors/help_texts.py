@@ -52,6 +52,10 @@ name = "ridge"
 kind = "cross_sectional_ridge"   # or cross_sectional_ols, neural_network, gradient_boosting,
                                  # neuralforecast, autoregressive, historical_mean, zero
 penalty = 0.1
+
+# options chosen by validation inside every fit, beside the other keys of a [[predictor]]:
+# search = { grid = { penalty = [0.01, 0.1, 1.0] }, validation = 60, step = 12 }
+# or the best of predictors above: kind = "selected", candidates = ["PCA", "ridge"], validation = 60
 """
 
 APP_HELP = """\
@@ -159,6 +163,10 @@ code = 5                         # transformation 1..7, or its name
 type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics = { lags = 1 }; or "d2fm"
 n_factors = 1
 # variance_break = { periods = ["2020-03", "2020-04"] }, masked = [...]: months of a pandemic, type "dfm"
+\b
+# [search]                       # options of the model with the best forecasts of the last periods
+# grid = { factor_lags = [1, 2] }
+# validation = 96                # further keys: step, targets, rule, reselect
 \b
 [nowcast]
 target = "GDP"                   # further keys: as_of, ahead, level

@@ -4,6 +4,8 @@
     [[series]]   name; frequency, aggregation, group, code, publication_lag
     [model]      type = "dfm", "ptfa" or "d2fm", n_factors = 1, ...
     [nowcast]    target; as_of, ahead, level, indicator, scale, unit
+    [search]     grid = {n_factors = [1, 2, 3]}, validation, step, ...: options of the model, chosen by
+                 forecasts of the last periods                                                 (optional)
     [bootstrap]  n_draws, seed: parameters drawn anew, for densities that know they are estimated   (optional)
     [run]        output; refit, n_jobs
 
@@ -50,6 +52,7 @@ from latentfactors.nowcast_snapshots import SNAPSHOT_FORMAT, Snapshot, read_snap
 from latentfactors.nowcast_sources import ReleaseData, SeriesEntry, Vintages, open_vintages
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders, parse_times
+from latentfactors.search_settings import ModelSearch, read_search
 from latentfactors.settings import as_table, from_toml, make, refuse_unknown, selected
 from latentfactors.validate import count
 
@@ -143,6 +146,7 @@ class NowcastJob:
     options: NowcastOptions
     run: NowcastRunOptions
     bootstrap: ParameterBootstrap | None = None
+    search: ModelSearch | None = None
 
     @property
     def output(self) -> Path:
@@ -244,7 +248,10 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     (1, 1)
     """
     refuse_unknown(
-        config, ("data", "series", "model", "nowcast", "bootstrap", "run"), "configuration", "section"
+        config,
+        ("data", "series", "model", "search", "nowcast", "bootstrap", "run"),
+        "configuration",
+        "section",
     )
     for section in ("data", "model", "nowcast", "run"):
         if section not in config:
@@ -264,6 +271,11 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     kind = model.get("type")
     cls, chosen, where = selected(MODELS, model, "type", "[model]")
     build = getattr(importlib.import_module(cls.__module__), _CONFIGS[str(kind)])
+    search = None
+    if "search" in config:
+        points, selection = read_search(config["search"], chosen, 1, "[search]")
+        models = {name: cls(make(build, each, f"[search] ({name}) {where}")) for name, each in points.items()}
+        search = ModelSearch(models, selection)
     bootstrap = None
     if "bootstrap" in config:
         if kind != "dfm":
@@ -276,10 +288,11 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
         folder=Path(folder),
         data=make(ReleaseData, as_table(config["data"], "[data]"), "[data]"),
         series=series,
-        model=cls(make(build, chosen, where)),
+        model=cls(make(build, chosen, where)) if search is None else next(iter(search.models.values())),
         options=make(NowcastOptions, as_table(config["nowcast"], "[nowcast]"), "[nowcast]"),
         run=make(NowcastRunOptions, as_table(config["run"], "[run]"), "[run]"),
         bootstrap=bootstrap,
+        search=search,
     )
 
 
@@ -326,7 +339,10 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     before = history[-1] if history else None
     model: Any = job.model.clone()
     old_model: Any = None if before is None else before.model(type(model))
-    if before is None or job.run.refit:
+    if (before is None or job.run.refit) and job.search is not None:
+        model, name = job.search.fit(panel, n_jobs=job.run.n_jobs)
+        notes.append(f"{name} was chosen of {job.search.said}")
+    elif before is None or job.run.refit:
         model.fit(panel)
     else:
         model = old_model

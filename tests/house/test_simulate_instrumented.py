@@ -94,6 +94,70 @@ def test_regimes_turn_the_sign():
     np.testing.assert_allclose(truth.premia[1:, 0], 0.01 + sign * former, atol=1e-15)
 
 
+def test_gated_loadings_by_hand():
+    """A characteristic counts where the next one is high; the last has no next one and counts half."""
+    truth = instrumented_panel("gated", n_periods=6, n_assets=40, n_characteristics=7, seed=3)
+    z = truth.panel.characteristics
+    for row in (0, 57, 239):
+        gated = [2 * z[row, j] / (1 + np.exp(-12 * z[row, j + 1])) if j < 6 else z[row, j] for j in range(7)]
+        np.testing.assert_allclose(truth.loadings[row], gated @ truth.gamma, atol=1e-12)
+
+
+def test_crossed_loadings_by_hand():
+    truth = instrumented_panel("crossed", n_periods=6, n_assets=40, n_characteristics=13, seed=3)
+    z = truth.panel.characteristics
+    pairs = np.column_stack([z[:, k] * z[:, k + 6] + z[:, k + 3] * z[:, k + 9] for k in range(3)])
+    np.testing.assert_allclose(truth.loadings, z @ truth.gamma + 4 * pairs, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "total", "linear"), [("gated", (0.42, 0.48), 0.72), ("crossed", (0.63, 0.69), 0.32)]
+)
+def test_oracles_of_features_that_a_linear_model_lacks(kind, total, linear):
+    """Mean total R2 over three seeds lies where the studies start from, and IPCA's share of it below."""
+    found = []
+    for seed in range(3):
+        truth = instrumented_panel(kind, 240, 100, 16, seed=seed)
+        model = IPCAModel(IPCAConfig(n_factors=3))
+        model.fit(truth.panel.between(0, 160))
+        fitted = truth.r2(model.extract(truth.panel).reconstruction(), 160)
+        found.append((truth.oracle_total_r2(160), fitted))
+    oracle, ipca = np.mean(found, axis=0)
+    assert total[0] < oracle < total[1]
+    assert 0.1 < ipca < linear * oracle
+
+
+def test_hidden_premia_are_the_best_linear_forecast():
+    """Kalman's filter against the regression on all past factors with the process's own covariances."""
+    short = instrumented_panel(hidden_premia=True, n_periods=40, n_assets=2, seed=2)
+    mean, sd = np.array([0.01, 0.005, 0.005]), np.array([0.05, 0.04, 0.03])
+    lag = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    covariance = 0.64 * 0.95**lag + np.eye(40)
+    seen = (short.factors - mean) / sd
+    for t in (1, 2, 17, 39):
+        expected = covariance[t, :t] @ np.linalg.solve(covariance[:t, :t], seen[:t])
+        np.testing.assert_allclose(short.premia[t], mean + sd * expected, atol=1e-12)
+    np.testing.assert_array_equal(short.premia[0], mean)
+
+    long = instrumented_panel(hidden_premia=True, n_periods=20000, n_assets=2, seed=2)
+    np.testing.assert_allclose(long.factors.std(axis=0), sd * np.sqrt(1.64), rtol=0.05)
+    for k in range(3):
+        found = [np.corrcoef(long.factors[j:, k], long.factors[:-j, k])[0, 1] for j in (1, 12, 36)]
+        np.testing.assert_allclose(found, 0.64 / 1.64 * 0.95 ** np.array([1, 12, 36]), atol=0.04)
+    surprise = long.factors - long.premia
+    assert np.abs(np.corrcoef(surprise[1:].T, surprise[:-1].T)[:3, 3:]).max() < 0.03
+
+
+def test_hidden_premia_can_be_forecast():
+    found = [
+        instrumented_panel(hidden_premia=True, n_periods=720, n_assets=50, seed=seed).oracle_predictive_r2(
+            480
+        )
+        for seed in range(3)
+    ]
+    assert 0.08 < np.mean(found) < 0.17
+
+
 def test_null_permutes_the_same_values():
     signal = instrumented_panel(n_periods=30, n_assets=40, missing=0.0, seed=4)
     null = instrumented_panel(n_periods=30, n_assets=40, missing=0.0, null=True, seed=4)
@@ -116,6 +180,8 @@ def test_live_months_have_rows_and_no_values():
     [
         ({"loadings": "cubic"}, "loadings must be one of"),
         ({"n_characteristics": 4}, "n_characteristics must be a whole number >= 5"),
+        ({"loadings": "crossed", "n_characteristics": 11}, "n_characteristics must be a whole number >= 12"),
+        ({"regimes": True, "hidden_premia": True}, "regimes and hidden_premia are two laws"),
         ({"missing": 1.0}, "missing must be a share"),
         ({"n_periods": 1}, "n_periods must be"),
     ],
