@@ -7,6 +7,7 @@ the panel is a condition.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, PanelMismatchError
-from latentfactors.estimator import freeze
+from latentfactors.estimator import ConfigT, EstimatesT, freeze
+from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
 from latentfactors.periods import first_offenders
 from latentfactors.state import FitSummary
 
-__all__ = ["Cell", "ConditionalForecaster", "ConditionalLaw", "locate_cells"]
+__all__ = ["Cell", "ConditionalForecaster", "ConditionalLaw", "ConditionalModel", "locate_cells"]
 
 FloatArray = npt.NDArray[np.float64]
 Cell = tuple[Any, Any]
@@ -63,6 +65,55 @@ class ConditionalForecaster(Protocol):
     def expected_values(self, panel: Panel) -> FloatArray:
         """(R,) every row's value where it is observed, else its mean given the whole panel."""
         ...
+
+
+class ConditionalModel(LatentFactorModel[ConfigT, EstimatesT]):
+    """A latent factor model that says the law of any cells.
+
+    A subclass writes `_conditional` and `_expected_values`.
+    """
+
+    def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
+        """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
+
+        Whatever is observed is a condition, an assumed future value as well as a published one.
+
+        Parameters
+        ----------
+        panel
+            As it is known now, with the live periods of the cells (`panel.extend`).
+        cells
+            Pairs (series label, period).
+
+        Returns
+        -------
+        ConditionalLaw
+            With the weight of every observation where the law is linear in them, otherwise without weights.
+
+        Raises
+        ------
+        NotFittedError, PanelMismatchError, GapError, PanelError, ConfigurationError
+            Before `fit`; a series that training did not know; a period outside the panel; no cells.
+        """
+        self._check_panel(panel)
+        return self._conditional(panel, self.estimates, cells)
+
+    def expected_values(self, panel: Panel) -> FloatArray:
+        """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series.
+
+        Raises
+        ------
+        NotFittedError, PanelMismatchError, GapError
+            As `conditional`.
+        """
+        self._check_panel(panel)
+        return self._expected_values(panel, self.estimates)
+
+    @abstractmethod
+    def _conditional(self, panel: Panel, estimates: EstimatesT, cells: Sequence[Cell]) -> ConditionalLaw: ...
+
+    @abstractmethod
+    def _expected_values(self, panel: Panel, estimates: EstimatesT) -> FloatArray: ...
 
 
 def locate_cells(

@@ -11,15 +11,18 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from latentfactors.compare_jobs import ComparisonRun
     from latentfactors.jobs import JobResult
+    from latentfactors.nowcast import NewsDecomposition
     from latentfactors.nowcast_jobs import NowcastRun
     from latentfactors.track_record import WalkForwardResult
 
 __all__ = ["progress_bar", "say", "show_comparison", "show_job", "show_nowcast", "stdout"]
 
-_NEWS_SHOWN = 10
+# Lines of news: of the running period, of others.
+_NEWS_SHOWN, _NEWS_IN_SHORT = 10, 3
 # Header, key of the row, unit, digits.
 _SCORES = (
     ("R2\nzero %", "r2_zero", 100, 2),
@@ -122,8 +125,10 @@ def show_nowcast(console: Console, run: NowcastRun) -> None:
     from rich import box
     from rich.table import Table
 
-    found, level = run.nowcast, run.job.options.level
-    console.print(f"{found.target}, information up to {found.as_of}; {run.model.summary.reason}")
+    found, level, unit = run.shown, run.job.options.level, run.job.options.unit
+    head = f"{found.target}{f', {unit}' if unit else ''}; information up to {found.as_of}"
+    console.print(head, soft_wrap=True, markup=False)
+    console.print(f"fit: {run.model.summary.reason}", soft_wrap=True)
     low, high = found.intervals(level)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("period", "kind", "mean", "std", f"{level:.0%} interval"):
@@ -133,22 +138,41 @@ def show_nowcast(console: Console, run: NowcastRun) -> None:
         bounds = f"{low[k]:.4g} to {high[k]:.4g}"
         table.add_row(str(found.periods[k]), found.kinds[k], *(f"{each:.4g}" for each in cells), bounds)
     console.print(table)
-    for period, news in run.news.items():
-        since = "" if run.before is None else f" since {run.before.as_of}"
-        console.print(f"{period}: {news.old:.4g} -> {news.new:.4g}{since}")
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("what moved it")
-        table.add_column("contribution", justify="right")
-        largest = list(news.by("series").items())[:_NEWS_SHOWN]
-        for name, part in (
-            *news.by("kind").items(),
-            *((f"  {each}", part) for each, part in largest if each),
-        ):
-            table.add_row(name, f"{part:+.4g}")
-        console.print(table)
+    day = "" if run.before is None else str(run.before.as_of)
+    for period, (value, mean) in run.came_out.items():
+        console.print(f"{period}: {value:.4g} came out; the snapshot of {day} had {mean:.4g}")
+    kinds = dict(zip(map(str, found.periods), found.kinds, strict=True))
+    for period, news in run.shown_news.items():
+        console.print(f"{period}: {news.old:.4g} -> {news.new:.4g} ({news.revision:+.4g}) since {day}")
+        console.print(_news_table(news, _NEWS_SHOWN if kinds[period] == "nowcast" else _NEWS_IN_SHORT))
     remarks = [remark for news in run.news.values() for remark in news.remarks]
     for note in dict.fromkeys((*remarks, *run.panel.notes, *run.notes, *run.model.summary.warnings)):
         console.print(f"note: {note}", soft_wrap=True)
+
+
+def _news_table(news: NewsDecomposition, most: int) -> Table:
+    """Contributions by kind, then the largest lines one by one and all others together."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("what moved it", "period"):
+        table.add_column(head, overflow="fold")
+    for head in ("value", "expected", "contribution"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, part in news.by("kind").items():
+        table.add_row(name, "", "", "", f"{part:+.4g}")
+    table.add_section()
+    shown, rest = news.largest(most).tolist(), news.revision
+    for line in shown:
+        numbers = [float(each[line]) for each in (news.actual, news.expected)]
+        cells = [f"{each:.4g}" if each == each else "" for each in numbers]
+        name = f"{news.series[line] or 'level'} ({news.kind[line]})"
+        table.add_row(name, str(news.cell_period[line]), *cells, f"{news.contribution[line]:+.4g}")
+        rest -= float(news.contribution[line])
+    if news.contribution.size > len(shown):
+        table.add_row(f"{news.contribution.size - len(shown)} smaller lines", "", "", "", f"{rest:+.4g}")
+    return table
 
 
 def score_table(frame: Any, shown: Sequence[tuple[str, str, int, int]], *, sees: bool = False) -> Any:

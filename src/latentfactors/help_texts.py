@@ -52,6 +52,10 @@ name = "ridge"
 kind = "cross_sectional_ridge"   # or cross_sectional_ols, neural_network, gradient_boosting,
                                  # neuralforecast, autoregressive, historical_mean, zero
 penalty = 0.1
+
+# options chosen by validation inside every fit, beside the other keys of a [[predictor]]:
+# search = { grid = { penalty = [0.01, 0.1, 1.0] }, validation = 60, step = 12 }
+# or the best of predictors above: kind = "selected", candidates = ["PCA", "ridge"], validation = 60
 """
 
 APP_HELP = """\
@@ -145,6 +149,9 @@ A configuration; its paths start from its own folder:
 [data]
 releases = "releases.csv"        # or .parquet; a line per release: series, period, release, value
 # or store = "vintages", a folder that VintageStore.save wrote
+# or monthly = "md/*.csv", quarterly = "qd/*.csv": vintages of FRED-MD and FRED-QD, the month in the names,
+#    with quarterly_series = ["GDPC1"], outlier_threshold = 10, codes = "md/2025-12.csv" for files without
+# first = 1985-01-01, exclude = ["VXOCLSx"]
 \b
 [[series]]                       # what is not named is monthly and used as it is
 name = "GDP"
@@ -157,8 +164,14 @@ type = "dfm"                     # or "ptfa", with targets = ["GDP"], dynamics =
 n_factors = 1
 # variance_break = { periods = ["2020-03", "2020-04"] }, masked = [...]: months of a pandemic, type "dfm"
 \b
+# [search]                       # options of the model with the best forecasts of the last periods
+# grid = { factor_lags = [1, 2] }
+# validation = 96                # further keys: step, targets, rule, reselect
+\b
 [nowcast]
 target = "GDP"                   # further keys: as_of, ahead, level
+scale = 400                      # what is shown is multiplied by it; files keep the panel's units
+unit = "percent at an annual rate"
 indicator = "INDPRO"             # draws the composite indicator, which moves with this series
 \b
 [bootstrap]                      # leave it out for densities that take parameters as known

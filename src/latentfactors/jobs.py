@@ -7,6 +7,8 @@
     [run]           output; horizon, n_jobs, store
     [[predictor]]   name, kind = "pipeline", model = {type = "pca", n_factors = 3}, forecaster = "ar1", mapper
     [[predictor]]   name, kind = "cross_sectional_ridge", penalty = 0.1
+                    search = {grid = {n_factors = [1, 2, 3]}, validation, step, ...} beside the other keys
+    [[predictor]]   name, kind = "selected", candidates = names of predictors above, validation, step, ...
     [compare]       n_quantiles, size; read by `latentfactors compare`
 
 A key is an argument of the class or function that its table names, checked against the annotation there;
@@ -246,6 +248,7 @@ def parse_job(config: Mapping[str, Any], folder: str | Path = ".", *, need_predi
             raise ConfigurationError(f"the section {header} is missing")
     run = make(RunOptions, as_table(config["run"], "[run]"), "[run]")
     splits = as_table(config["splits"], "[splits]")
+    store = None if run.store is None else Path(folder) / run.store
     window = choose(SPLITS, splits.pop("kind", None), "[splits] kind")
     return Job(
         config=config,
@@ -254,7 +257,7 @@ def parse_job(config: Mapping[str, Any], folder: str | Path = ".", *, need_predi
         steps=tuple(preparations(config.get("prepare", {}))),
         splits=make(window, splits, "[splits]"),
         run=run,
-        predictors=named_predictors(config["predictor"], run.horizon) if "predictor" in config else {},
+        predictors=named_predictors(config["predictor"], run.horizon, store) if "predictor" in config else {},
         comparison=make(CompareOptions, as_table(config.get("compare", {}), "[compare]"), "[compare]"),
     )
 

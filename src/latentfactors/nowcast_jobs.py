@@ -1,16 +1,19 @@
 """A nowcast job: read from TOML, run on the vintage of a day, kept as a snapshot for the next run.
 
-    [data]       releases (.csv or .parquet), series, period, release, value; frequency      or      store
+    [data]       releases (a table), store (a folder) or monthly (files of FRED-MD): see `nowcast_sources`
     [[series]]   name; frequency, aggregation, group, code, publication_lag
     [model]      type = "dfm", "ptfa" or "d2fm", n_factors = 1, ...
-    [nowcast]    target; as_of, ahead, level, indicator
+    [nowcast]    target; as_of, ahead, level, indicator, scale, unit
+    [search]     grid = {n_factors = [1, 2, 3]}, validation, step, ...: options of the model, chosen by
+                 forecasts of the last periods                                                 (optional)
     [bootstrap]  n_draws, seed: parameters drawn anew, for densities that know they are estimated   (optional)
     [run]        output; refit, n_jobs
 
     output/2016-07-29/   snapshot.json, nowcasts.parquet, news.parquet, model/, vintage/, report.html
 
 Snapshots are named by their day. A run compares itself to the newest one before its own day: what moved each
-nowcast since then, release by release.
+nowcast since then, release by release. Files are in the panel's units; what is printed and drawn is
+multiplied by `scale`.
 """
 
 from __future__ import annotations
@@ -18,13 +21,23 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latentfactors._version import __version__
-from latentfactors.errors import ConfigurationError, PanelError, StoreError
+from latentfactors.errors import (
+    ConfigurationError,
+    InsufficientDataError,
+    PanelError,
+    PanelMismatchError,
+    StoreError,
+)
+from latentfactors.estimator import at_least
 from latentfactors.frames import write_atomically
 from latentfactors.nowcast import (
     NewsDecomposition,
@@ -36,9 +49,12 @@ from latentfactors.nowcast import (
     nowcast_news,
 )
 from latentfactors.nowcast_snapshots import SNAPSHOT_FORMAT, Snapshot, read_snapshots
+from latentfactors.nowcast_sources import ReleaseData, SeriesEntry, Vintages, open_vintages
 from latentfactors.panel import Panel
-from latentfactors.periods import Frequency, parse_times
-from latentfactors.settings import as_table, from_toml, make, named, refuse_unknown, selected
+from latentfactors.periods import first_offenders, parse_times
+from latentfactors.search_settings import ModelSearch, read_search
+from latentfactors.settings import as_table, from_toml, make, refuse_unknown, selected
+from latentfactors.validate import count
 
 __all__ = ["NowcastJob", "NowcastRun", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
 
@@ -48,37 +64,9 @@ MODELS = {
     "ptfa": "models.ptfa:PTFAModel",
     "d2fm": "models.d2fm:D2FMModel",
 }
+# Values of a target below which no model learns what it is.
+_FEWEST = 5
 _CONFIGS = {"dfm": "DFMConfig", "ptfa": "PTFAConfig", "d2fm": "D2FMConfig"}
-_SERIES_FIELDS = ("frequency", "aggregation", "group", "code", "publication_lag", "description")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReleaseData:
-    """Where the releases are: a table, see `VintageStore.from_long`, or a saved store.
-
-    Parameters
-    ----------
-    releases
-        A `.csv` or `.parquet` file, one line per release of a cell.
-    series, period, release, value
-        Its columns.
-    frequency
-        Of the panels.
-    store
-        Folder that `VintageStore.save` wrote, instead of a table.
-    """
-
-    releases: str | None = None
-    series: str = "series"
-    period: str = "period"
-    release: str = "release"
-    value: str = "value"
-    frequency: Frequency = "M"
-    store: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.releases is None) == (self.store is None):
-            raise ConfigurationError("name either releases (a table) or store (a folder)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +85,16 @@ class NowcastOptions:
         Of the intervals.
     indicator
         Series that fixes the sign of the composite indicator; None: no indicator.
+    scale
+        What is shown is multiplied by it: 400 turns quarterly log differences into annualised percent. Files
+        keep the panel's units.
+    unit
+        Of what is shown, such as "percent at an annual rate".
+
+    Raises
+    ------
+    ConfigurationError
+        Values outside these ranges.
     """
 
     target: str
@@ -104,6 +102,17 @@ class NowcastOptions:
     ahead: int = 1
     level: float = 0.9
     indicator: str | None = None
+    scale: float = 1.0
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        at_least("ahead", self.ahead, 0)
+        if not 0.0 < self.level < 1.0:
+            raise ConfigurationError(f"level must lie between 0 and 1, got {self.level!r}")
+        if self.scale == 0.0 or not math.isfinite(self.scale):
+            raise ConfigurationError(f"scale must be a number other than 0, got {self.scale!r}")
+        if self.as_of is not None:
+            _day(self.as_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +146,7 @@ class NowcastJob:
     options: NowcastOptions
     run: NowcastRunOptions
     bootstrap: ParameterBootstrap | None = None
+    search: ModelSearch | None = None
 
     @property
     def output(self) -> Path:
@@ -167,6 +177,44 @@ class NowcastRun:
     history: tuple[Snapshot, ...]
     folder: Path
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def shown(self) -> Nowcast:
+        """The nowcast times `scale`, for the reader."""
+        found, scale = self.nowcast, self.job.options.scale
+        spread = found.parameter_covariance
+        return replace(
+            found,
+            mean=scale * found.mean,
+            covariance=scale**2 * found.covariance,
+            parameter_covariance=None if spread is None else scale**2 * spread,
+        )
+
+    @property
+    def came_out(self) -> dict[str, tuple[float, float]]:
+        """Period -> value now published and the mean of the snapshot before, both times `scale`."""
+        if self.before is None:
+            return {}
+        scale, panel = self.job.options.scale, self.panel
+        values = panel.wide()[:, panel.assets.tolist().index(self.nowcast.target)]
+        published = {str(time): value for time, value in zip(panel.times, values.tolist(), strict=True)}
+        return {
+            period: (scale * published[period], scale * mean)
+            for period, mean in self.before.means.items()
+            if np.isfinite(published.get(period, np.nan))
+        }
+
+    @property
+    def shown_news(self) -> dict[str, NewsDecomposition]:
+        """The news times `scale`; values of other series stay in their own units."""
+        scale = self.job.options.scale
+        return {
+            period: replace(
+                each, old=scale * each.old, new=scale * each.new, weight=scale * each.weight,
+                contribution=scale * each.contribution,
+            )
+            for period, each in self.news.items()
+        }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -200,7 +248,10 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     (1, 1)
     """
     refuse_unknown(
-        config, ("data", "series", "model", "nowcast", "bootstrap", "run"), "configuration", "section"
+        config,
+        ("data", "series", "model", "search", "nowcast", "bootstrap", "run"),
+        "configuration",
+        "section",
     )
     for section in ("data", "model", "nowcast", "run"):
         if section not in config:
@@ -214,12 +265,17 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
         if not isinstance(name, str) or name in series:
             raise ConfigurationError(f"[[series]] needs a name of its own, got {name!r}")
         fields = {key: each for key, each in entry.items() if key != "name"}
-        refuse_unknown(fields, _SERIES_FIELDS, f"[[series]] {name!r}")
-        series[name] = fields
+        stated = make(SeriesEntry, fields, f"[[series]] {name!r}")
+        series[name] = {key: getattr(stated, key) for key in fields}
     model = as_table(config["model"], "[model]")
     kind = model.get("type")
     cls, chosen, where = selected(MODELS, model, "type", "[model]")
     build = getattr(importlib.import_module(cls.__module__), _CONFIGS[str(kind)])
+    search = None
+    if "search" in config:
+        points, selection = read_search(config["search"], chosen, 1, "[search]")
+        models = {name: cls(make(build, each, f"[search] ({name}) {where}")) for name, each in points.items()}
+        search = ModelSearch(models, selection)
     bootstrap = None
     if "bootstrap" in config:
         if kind != "dfm":
@@ -232,53 +288,29 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
         folder=Path(folder),
         data=make(ReleaseData, as_table(config["data"], "[data]"), "[data]"),
         series=series,
-        model=cls(make(build, chosen, where)),
+        model=cls(make(build, chosen, where)) if search is None else next(iter(search.models.values())),
         options=make(NowcastOptions, as_table(config["nowcast"], "[nowcast]"), "[nowcast]"),
         run=make(NowcastRunOptions, as_table(config["run"], "[run]"), "[run]"),
         bootstrap=bootstrap,
+        search=search,
     )
 
 
-def load_releases(job: NowcastJob) -> VintageStore:
-    """The store that a job names.
+def _day(as_of: Any) -> np.datetime64:
+    """The day that `as_of` names.
 
     Raises
     ------
-    PanelError, StoreError, ConfigurationError
-        What cannot be read, or is no table of releases.
+    ConfigurationError
+        What is no date.
     """
-    data = job.data
-    if data.store is not None:
-        if job.series:
-            raise ConfigurationError("[[series]] describes a table; a saved store describes its own series")
-        return VintageStore.load(job.folder / data.store)
-    file = job.folder / str(data.releases)
-    with named(f"[data] {data.releases}"):
-        frame = _table(file)
-        info = {
-            name: {key: each for key, each in fields.items() if key != "code"}
-            for name, fields in job.series.items()
-        }
-        codes = {name: fields["code"] for name, fields in job.series.items() if "code" in fields}
-        return VintageStore.from_long(
-            frame, series=data.series, period=data.period, release=data.release, value=data.value,
-            frequency=data.frequency, info=info, codes=codes,
-        )  # fmt: skip
-
-
-def _table(file: Path) -> Any:
-    import polars as pl
-
-    if not file.is_file():
-        raise PanelError(f"there is no such file in {str(file.parent)!r}")
     try:
-        if file.suffix.lower() == ".parquet":
-            return pl.read_parquet(file)
-        if file.suffix.lower() == ".csv":
-            return pl.read_csv(file, infer_schema_length=None)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise PanelError(f"the file cannot be read: {error}") from None
-    raise PanelError(f"expected a .csv or .parquet file, got the ending {file.suffix!r}")
+        day = parse_times([as_of], name="as_of")[0]
+    except PanelError:
+        day = None
+    if not isinstance(day, np.datetime64):
+        raise ConfigurationError(f"as_of must be a day such as 2016-07-29, got {as_of!r}")
+    return day
 
 
 # ------------------------------------------------------------------------------------ running
@@ -292,9 +324,11 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     LatentFactorsError
         Bad data or options; nothing is written then.
     """
-    store, options = load_releases(job), job.options
-    as_of = store.dates[-1] if options.as_of is None else parse_times([options.as_of], name="as_of")[0]
+    store, options = open_vintages(job.data, job.series, job.folder), job.options
+    as_of = store.dates[-1] if options.as_of is None else _day(options.as_of)
     panel = store.as_of(as_of)
+    for key, name in (("target", options.target), ("indicator", options.indicator)):
+        _check_series(key, name, store, panel, as_of)
     snapshots = read_snapshots(job.output, options.target)
     history = tuple(each for each in snapshots if each.as_of < as_of)
     notes = [] if len(history) == len([s for s in snapshots if s.as_of != as_of]) else [
@@ -305,7 +339,10 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     before = history[-1] if history else None
     model: Any = job.model.clone()
     old_model: Any = None if before is None else before.model(type(model))
-    if before is None or job.run.refit:
+    if (before is None or job.run.refit) and job.search is not None:
+        model, name = job.search.fit(panel, n_jobs=job.run.n_jobs)
+        notes.append(f"{name} was chosen of {job.search.said}")
+    elif before is None or job.run.refit:
         model.fit(panel)
     else:
         model = old_model
@@ -331,6 +368,29 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     )  # fmt: skip
     _write(run)
     return run
+
+
+def _check_series(key: str, name: str | None, store: Vintages, panel: Panel, as_of: np.datetime64) -> None:
+    """A series has to be there before a model is fitted for it."""
+    labels = panel.assets.tolist()
+    if name is not None and name in labels:
+        seen = int(np.isfinite(panel.wide()[:, labels.index(name)]).sum())
+        if seen < _FEWEST:
+            raise InsufficientDataError(
+                f"[nowcast] {key} {name!r} has {count(seen, 'value')} by {as_of}, expected {_FEWEST} or more "
+                "to learn from: choose a later as_of or another series"
+            )
+    if name is None or name in labels:
+        return
+    if name in store.series and name not in store.exclude:
+        raise InsufficientDataError(
+            f"[nowcast] {key} {name!r} has no value by {as_of}: choose a later as_of or another series"
+        )
+    known = [label for label in store.series if label not in store.exclude]
+    raise PanelMismatchError(
+        f"[nowcast] {key}: there is no series {name!r} in the data, they have "
+        f"{first_offenders(map(repr, known), 6)}: name it as the data do"
+    )
 
 
 def _write(run: NowcastRun) -> None:

@@ -6,14 +6,17 @@ A new model, forecaster, predictor or preparation is one line here.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 from latentfactors.errors import ConfigurationError
+from latentfactors.evaluate.selected import SelectedPredictor, SelectionConfig
 from latentfactors.model import Predictor
 from latentfactors.panel import Panel
 from latentfactors.pipeline import LatentFactorForecastPipeline
+from latentfactors.search_settings import read_search
 from latentfactors.settings import as_table, checked, choose, make, refuse_unknown, selected, shown
 
 __all__ = [
@@ -61,6 +64,7 @@ PREDICTORS = {
     "neural_network": "models.neural_network:NeuralNetworkPredictor",
     "gradient_boosting": "models.boosted_trees:GradientBoostingPredictor",
     "neuralforecast": "models.neuralforecast:NeuralForecastPredictor",
+    "selected": "evaluate.selected:SelectedPredictor",
 }
 STEPS = {
     "characteristics_from_returns": "characteristics:characteristics_from_returns",
@@ -86,8 +90,10 @@ def preparations(section: Any) -> Iterator[tuple[str, Callable[[Panel], Panel]]]
         yield where, partial(function, **checked(function, options, where, skip=("panel",)))
 
 
-def named_predictors(entries: Any, horizon: int) -> dict[str, Predictor]:
+def named_predictors(entries: Any, horizon: int, store: str | Path | None = None) -> dict[str, Predictor]:
     """Name -> unfitted predictor, of a list of `[[predictor]]` tables.
+
+    `store` keeps finished validation windows of predictors that search.
 
     Raises
     ------
@@ -108,16 +114,64 @@ def named_predictors(entries: Any, horizon: int) -> dict[str, Predictor]:
         if name in predictors:
             raise ConfigurationError(f"{where}: the name is taken by an earlier predictor, give each its own")
         cls = choose(PREDICTORS, options.pop("kind", None), f"{where} kind")
-        if cls is LatentFactorForecastPipeline:
-            predictors[name] = _pipeline(options, where)
+        if cls is SelectedPredictor:
+            predictors[name] = _among(options, predictors, horizon, store, where)
+        elif "search" in options:
+            predictors[name] = _searched(cls, options, horizon, store, where)
         else:
-            if "horizon" in inspect.signature(cls).parameters:
-                options.setdefault("horizon", horizon)
-            predictors[name] = make(cls, options, where)
+            predictors[name] = _predictor(cls, options, horizon, where)
     return predictors
 
 
-def _pipeline(options: dict[str, Any], where: str) -> LatentFactorForecastPipeline:
+def _predictor(cls: Any, options: Mapping[str, Any], horizon: int, where: str) -> Predictor:
+    if cls is LatentFactorForecastPipeline:
+        return _pipeline(options, where)
+    if "horizon" in inspect.signature(cls).parameters:
+        options = {"horizon": horizon, **options}
+    return make(cls, options, where)
+
+
+def _among(
+    options: dict[str, Any],
+    earlier: Mapping[str, Predictor],
+    horizon: int,
+    store: str | Path | None,
+    where: str,
+) -> SelectedPredictor:
+    """The best of predictors that the file names above this one."""
+    names = options.pop("candidates", None)
+    if not isinstance(names, list) or not names:
+        raise ConfigurationError(
+            f"{where} candidates must be a list of names of predictors above it, got {shown(names)}"
+        )
+    for name in names:
+        if not isinstance(name, str) or name not in earlier:
+            raise ConfigurationError(
+                f"{where} candidates: {shown(name)} is none of the predictors above it "
+                f"({', '.join(earlier) or 'there is none'})"
+            )
+    config = make(SelectionConfig, {"horizon": horizon, **options}, where)
+    return SelectedPredictor({name: earlier[name] for name in names}, config, store=store)
+
+
+def _searched(
+    cls: Any, options: dict[str, Any], horizon: int, store: str | Path | None, where: str
+) -> SelectedPredictor:
+    """The best over a grid of a predictor's options, or of its model's where it is a pipeline."""
+    section, spot, base = options.pop("search"), f"{where} search", options
+    piped = cls is LatentFactorForecastPipeline
+    if piped:
+        model = options.get("model", {})
+        base = {"type": model} if isinstance(model, str) else as_table(model, f"{where} model")
+    points, config = read_search(section, base, horizon, spot)
+    candidates = {
+        name: _predictor(cls, {**options, "model": each} if piped else each, horizon, f"{spot} ({name})")
+        for name, each in points.items()
+    }
+    return SelectedPredictor(candidates, config, store=store)
+
+
+def _pipeline(options: Mapping[str, Any], where: str) -> LatentFactorForecastPipeline:
     refuse_unknown(options, ("model", "forecaster", "mapper"), where)
     parts: dict[str, Any] = {"mapper": "beta_lambda", **options}
     for key, registry in (("model", MODELS), ("forecaster", FORECASTERS), ("mapper", MAPPERS)):

@@ -151,7 +151,7 @@ def test_quarters_stand_on_their_last_month(tmp_path):
     assert panel.transforms == ("FRED transformation codes",)
     assert "Q: vintage of 2020-02" in panel.notes
     for options, words in (
-        ({"quarterly_series": ["XYZ"]}, "no values of 'XYZ'"),
+        ({"quarterly_series": ["XYZ"]}, "has no series 'XYZ'"),
         ({"quarterly_series": "GDPC1"}, "must be a list"),
     ):
         with pytest.raises((PanelError, ConfigurationError), match=words):

@@ -315,6 +315,8 @@ def test_another_window_runs_through_the_compiled_program(truth):
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate_decay": 1.5}, "learning_rate_decay"),
         ({"dynamics_weight": float("nan")}, "dynamics_weight"),
+        ({"loadings": "ols"}, "loadings"),
+        ({"device": "tpu"}, "device"),
         ({"pretraining_epochs": 0, "max_iterations": 0}, "train nothing"),
     ],
 )
@@ -330,11 +332,64 @@ def test_data_that_carry_no_model(truth):
         D2FMModel(SMALL).fit(truth.panel.between(0, 14))
     with pytest.raises(InsufficientDataError):
         D2FMModel(SMALL).fit(panel_of(np.ones((80, 5))))
+    with pytest.raises(InsufficientDataError):
+        D2FMModel(SMALL).fit(truth.panel.mask(np.ones(truth.panel.n_rows, dtype=bool)))
+    wide = truth.panel.wide().copy()
+    wide[4:, 2:] = np.nan  # two series remain usable: as many as there are factors
+    with pytest.raises(InsufficientDataError, match="n_factors=2 is no reduction of 2 usable series"):
+        D2FMModel(SMALL).fit(panel_of(wide))
     with pytest.raises(TrainingError, match="learning_rate"):
         D2FMModel(replace(SMALL, learning_rate=1e8)).fit(truth.panel)
     model, _ = fitted(truth.panel, max_iterations=1)
     with pytest.raises(HorizonError, match="backcast"):
         model.extract(truth.panel).native.values(-1)
+
+
+@pytest.mark.parametrize("least", [0, 1, 50])
+def test_too_few_complete_months_are_reported_and_do_not_stop_training(truth, least):
+    """No month without a gap: pre-training reads all of them, gaps splined, and the summary says so."""
+    wide = truth.panel.wide().copy()
+    wide[np.arange(LENGTH), np.arange(LENGTH) % 15] = np.nan
+    model, summary = fitted(panel_of(wide), max_iterations=1, min_complete_rows=least)
+    assert "0 months without a gap: pre-trained on all months, gaps splined" in summary.warnings
+    assert summary.metrics["n_complete_months"] == 0.0
+    assert np.isfinite(model.estimates.loadings).all()
+
+
+def test_months_without_any_value_are_not_trained_on(truth):
+    wide = truth.panel.wide().copy()
+    wide[10:13], wide[-2:] = np.nan, np.nan
+    model, summary = fitted(panel_of(wide), max_iterations=1)
+    factors = model.extract(panel_of(wide)).factor_returns
+    assert np.isfinite(factors).all()
+    assert np.isfinite(model.encode(panel_of(wide))).all()
+    assert np.isfinite(summary.objective).all()
+
+
+def test_a_device_is_taken_or_refused_in_one_line(truth):
+    plain = replace(SMALL, hidden_units=(), pretraining_epochs=10, max_iterations=0)
+    model, _ = fitted(truth.panel, plain)
+    named, _ = fitted(truth.panel, plain, device="cpu")
+    np.testing.assert_array_equal(model.estimates.loadings, named.estimates.loadings)
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() == "cpu":
+        with pytest.raises(ConfigurationError, match=r"device='gpu' is not there, JAX sees .*(?i:cpu)"):
+            fitted(truth.panel, plain, device="gpu")
+
+
+def test_loadings_by_least_squares_are_those_as_printed(truth):
+    """One trained network, two state spaces: the codes agree, the loadings do not."""
+    by_gls, _ = fitted(truth.panel, max_iterations=1)
+    printed, _ = fitted(truth.panel, max_iterations=1, loadings="least_squares")
+    for name, array in by_gls.estimates.network.encoder.items():
+        np.testing.assert_array_equal(array, printed.estimates.network.encoder[name])
+    assert not np.allclose(by_gls.estimates.loadings, printed.estimates.loadings, atol=1e-3)
+    white = [
+        replace(SMALL, max_iterations=1, idiosyncratic="iid", loadings=each)
+        for each in ("gls", "least_squares")
+    ]
+    same = [fitted(truth.panel, config)[0].estimates.loadings for config in white]
+    np.testing.assert_array_equal(*same)
 
 
 def test_constant_and_empty_series_are_left_out_and_named(truth):

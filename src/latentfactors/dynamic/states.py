@@ -7,8 +7,8 @@ smoother, the forecasts and the conditional laws are these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
 from latentfactors.dynamic.periods import BrokenPeriods
 from latentfactors.dynamic.series import DynamicForecasts
+from latentfactors.estimator import freeze
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, expectation, observation_pattern
 from latentfactors.kernels.dynamic_factor_conditional import CellLaw, cell_law, completed
@@ -30,9 +31,10 @@ from latentfactors.state import (
     NativeForecasts,
     StaticLoadings,
 )
+from latentfactors.targeted.series import wide_series
 
 __all__ = [
-    "LinearDynamics",
+    "DynamicEstimates",
     "SeriesReading",
     "by_row",
     "dynamic_state",
@@ -114,79 +116,94 @@ class SeriesReading:
         return filled[self.before :]
 
 
-class LinearDynamics(Protocol):
-    """Estimates of y_t = Lambda f_t + e_t in standardised units; see `DFMEstimates` for the shapes."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicEstimates:
+    """y_t = Lambda f_t + e_t as a fit leaves it; parameters are of standardised series.
 
-    @property
-    def series(self) -> npt.NDArray[Any]:
-        """(n,) labels."""
-        ...
+    Attributes
+    ----------
+    series : (n,) labels
+    location, scale : (n,) input units: standardised = (value - location) / scale
+    weights : (n, L) of an aggregate's periods, newest first; (1, 0, ...) for an ordinary series
+    loadings : (n, r)
+    persistence : (n,) phi of the idiosyncratic AR(1), 0 for iid
+    variance : (n,) of the idiosyncratic innovations
+    transition : (p, r, r)
+    innovation : (r, r)
+    training : all training periods with values (S, n) in input units
+    broken : (M,) periods of a variance break, in order of time
+    shock_scale : (M,) how many times larger their shocks are
+    """
 
-    @property
-    def location(self) -> FloatArray:
-        """(n,) input units."""
-        ...
+    series: npt.NDArray[Any]
+    location: FloatArray
+    scale: FloatArray
+    weights: FloatArray
+    loadings: FloatArray
+    persistence: FloatArray
+    variance: FloatArray
+    transition: FloatArray
+    innovation: FloatArray
+    training: History
+    broken: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    shock_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    @property
-    def scale(self) -> FloatArray:
-        """(n,) input units."""
-        ...
-
-    @property
-    def weights(self) -> FloatArray:
-        """(n, L) of aggregates, newest first."""
-        ...
-
-    @property
-    def loadings(self) -> FloatArray:
-        """(n, r)."""
-        ...
+    def __post_init__(self) -> None:
+        freeze(self)
 
     @property
     def parameters(self) -> DynamicFactorParameters:
         """As the kernels take them."""
-        ...
+        return DynamicFactorParameters(
+            self.loadings,
+            self.persistence,
+            self.variance,
+            self.transition,
+            self.innovation,
+            self.shock_scale,
+        )
 
     @property
     def idiosyncratic_variance(self) -> FloatArray:
         """(n,) stationary variance of the idiosyncratic terms."""
-        ...
+        return self.variance / (1.0 - self.persistence**2)
 
     @property
-    def training(self) -> History:
-        """Training periods and values."""
-        ...
+    def breaks(self) -> BrokenPeriods:
+        """Periods with larger shocks."""
+        return BrokenPeriods(self.broken, self.shock_scale)
 
-    def read(self, panel: Panel) -> tuple[FloatArray, int]:
+    def read(self, panel: Panel, who: str) -> tuple[FloatArray, int]:
         """A panel's standardised values (B + T, n) and B, the training periods put before them."""
-        ...
+        wide = wide_series(panel, self.series)
+        values, before = self.training.prepend(panel.index, wide, who)
+        return (values - self.location) / self.scale, before
 
 
 def read_series(
-    panel: Panel, estimates: LinearDynamics, *, autoregressive: bool, breaks: BrokenPeriods | None = None
+    panel: Panel, estimates: DynamicEstimates, who: str, *, autoregressive: bool
 ) -> SeriesReading:
     """A panel as the kernels take it, with the training periods before it that it continues."""
-    values, before = estimates.read(panel)
+    values, before = estimates.read(panel, who)
     parameters, rows = estimates.parameters, np.zeros(0, dtype=np.int64)
-    if breaks is not None:
+    if estimates.broken.size:
         times = np.concatenate([estimates.training.times[:before], panel.times])
-        broken = breaks.among(times)
+        broken = estimates.breaks.among(times)
         parameters, rows = replace(parameters, scale=broken.scale), broken.rows
     return SeriesReading(values, before, parameters, rows, estimates.weights, autoregressive)
 
 
 def filtered_state(
     panel: Panel,
-    estimates: LinearDynamics,
+    estimates: DynamicEstimates,
     names: tuple[str, ...],
     fit_span: FitSpan,
     who: str,
     *,
     autoregressive: bool,
-    breaks: BrokenPeriods | None = None,
 ) -> LatentFactorState:
     """Factors given all series up to each period, and the native forecasts from there."""
-    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
+    reading = read_series(panel, estimates, who, autoregressive=autoregressive)
     before, filtered = reading.before, reading.filtered()
     r = estimates.loadings.shape[1]
     factors = Factors(
@@ -209,18 +226,15 @@ def filtered_state(
 
 def smoothed_state(
     panel: Panel,
-    estimates: LinearDynamics,
+    estimates: DynamicEstimates,
     names: tuple[str, ...],
     fit_span: FitSpan,
     who: str,
     *,
     autoregressive: bool,
-    breaks: BrokenPeriods | None = None,
 ) -> LatentFactorState:
     """Factors given the whole panel."""
-    means, covariances = read_series(
-        panel, estimates, autoregressive=autoregressive, breaks=breaks
-    ).smoothed()
+    means, covariances = read_series(panel, estimates, who, autoregressive=autoregressive).smoothed()
     factors = Factors(
         values=means,
         covariance=covariances,
@@ -232,15 +246,14 @@ def smoothed_state(
 
 def linear_conditional(
     panel: Panel,
-    estimates: LinearDynamics,
+    estimates: DynamicEstimates,
     cells: Sequence[Cell],
     who: str,
     *,
     autoregressive: bool,
-    breaks: BrokenPeriods | None = None,
 ) -> ConditionalLaw:
     """The joint law of cells (series, period) given the panel, with the weight of every row."""
-    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
+    reading = read_series(panel, estimates, who, autoregressive=autoregressive)
     places = locate_cells(panel, cells, estimates.series, who)
     law = reading.law(places)
     columns = np.array([series for _, series in places])
@@ -256,14 +269,14 @@ def linear_conditional(
 
 
 def linear_expected_values(
-    panel: Panel, estimates: LinearDynamics, *, autoregressive: bool, breaks: BrokenPeriods | None = None
+    panel: Panel, estimates: DynamicEstimates, who: str, *, autoregressive: bool
 ) -> FloatArray:
     """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
-    reading = read_series(panel, estimates, autoregressive=autoregressive, breaks=breaks)
+    reading = read_series(panel, estimates, who, autoregressive=autoregressive)
     return by_row(panel, estimates, reading.completed())
 
 
-def by_row(panel: Panel, estimates: LinearDynamics, filled: FloatArray) -> FloatArray:
+def by_row(panel: Panel, estimates: DynamicEstimates, filled: FloatArray) -> FloatArray:
     """(R,) observed values as they are, else standardised ones (T, n) in input units; NaN where unknown."""
     known = panel.index.match_assets(estimates.series)[panel.asset_codes]
     values = (estimates.location + estimates.scale * filled)[panel.index.period_codes, np.maximum(known, 0)]
@@ -272,7 +285,7 @@ def by_row(panel: Panel, estimates: LinearDynamics, filled: FloatArray) -> Float
 
 def dynamic_state(
     panel: Panel,
-    estimates: LinearDynamics,
+    estimates: DynamicEstimates,
     factors: Factors,
     native: NativeForecasts | None,
     fit_span: FitSpan,

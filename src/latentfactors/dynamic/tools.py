@@ -245,9 +245,7 @@ def factor_contributions(
     estimates = model.estimates
     r = estimates.loadings.shape[1]
     out = {}
-    reading = read_series(
-        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
-    )
+    reading = read_series(panel, estimates, type(model).__name__, autoregressive=model.config.autoregressive)
     for name, members in _members(groups, estimates.series).items():
         alone = _others_at_mean(reading, members)
         if information == "filtered":
@@ -275,9 +273,7 @@ def forecast_contributions(
     column = np.flatnonzero(estimates.series == series)
     if column.size != 1:
         raise PanelMismatchError(f"the model knows no series {series!r}")
-    reading = read_series(
-        panel, estimates, autoregressive=model.config.autoregressive, breaks=estimates.breaks
-    )
+    reading = read_series(panel, estimates, type(model).__name__, autoregressive=model.config.autoregressive)
     out = {}
     for name, members in _members(groups, estimates.series).items():
         filtered = _others_at_mean(reading, members).filtered()

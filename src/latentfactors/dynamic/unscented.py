@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.conditional import Cell, ConditionalLaw, locate_cells
-from latentfactors.dynamic.states import LinearDynamics, by_row, dynamic_state
+from latentfactors.dynamic.states import DynamicEstimates, by_row, dynamic_state
 from latentfactors.errors import HorizonError
 from latentfactors.kernels.unscented import UnscentedFilter, unscented_filter, unscented_smoother
 from latentfactors.kernels.unscented_laws import unscented_cells, unscented_completed, unscented_forecasts
@@ -19,7 +19,7 @@ from latentfactors.rows import RowIndex
 from latentfactors.state import Factors, FitSpan, LatentFactorState
 
 __all__ = [
-    "NonlinearDynamics",
+    "DecodedEstimates",
     "NonlinearForecasts",
     "nonlinear_conditional",
     "nonlinear_expected_values",
@@ -29,12 +29,13 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 
 
-class NonlinearDynamics(LinearDynamics, Protocol):
-    """Estimates of y_t = F(f_t) + e_t in standardised units; the loadings describe F linearly."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodedEstimates(DynamicEstimates, ABC):
+    """y_t = F(f_t) + e_t as a fit leaves it; the loadings describe F linearly."""
 
+    @abstractmethod
     def decode(self, factors: FloatArray) -> FloatArray:
         """(..., n) standardised values F(f) of factors (..., r)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +62,7 @@ class NonlinearForecasts:
     """
 
     index: RowIndex
-    estimates: NonlinearDynamics
+    estimates: DecodedEstimates
     values_before: FloatArray
     filtered: UnscentedFilter
     before: int
@@ -117,7 +118,7 @@ class NonlinearForecasts:
 
 def nonlinear_state(
     panel: Panel,
-    estimates: NonlinearDynamics,
+    estimates: DecodedEstimates,
     names: tuple[str, ...],
     fit_span: FitSpan,
     who: str,
@@ -125,7 +126,7 @@ def nonlinear_state(
     smoothed: bool = False,
 ) -> LatentFactorState:
     """Filtered factors and native forecasts, or smoothed factors; alpha is what is not linear in them."""
-    values, before = estimates.read(panel)
+    values, before = estimates.read(panel, who)
     r = estimates.loadings.shape[1]
     found = unscented_filter(values, estimates.decode, estimates.parameters, estimates.weights)
     mean, covariance, native = found.mean, found.covariance, None
@@ -149,10 +150,10 @@ def nonlinear_state(
 
 
 def nonlinear_conditional(
-    panel: Panel, estimates: NonlinearDynamics, cells: Sequence[Cell], who: str
+    panel: Panel, estimates: DecodedEstimates, cells: Sequence[Cell], who: str
 ) -> ConditionalLaw:
     """The joint law of cells (series, period) given the panel; without weights, since it is not linear."""
-    values, before = estimates.read(panel)
+    values, before = estimates.read(panel, who)
     places = locate_cells(panel, cells, estimates.series, who)
     mean, covariance = unscented_cells(
         values,
@@ -168,8 +169,8 @@ def nonlinear_conditional(
     )
 
 
-def nonlinear_expected_values(panel: Panel, estimates: NonlinearDynamics) -> FloatArray:
+def nonlinear_expected_values(panel: Panel, estimates: DecodedEstimates, who: str) -> FloatArray:
     """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
-    values, before = estimates.read(panel)
+    values, before = estimates.read(panel, who)
     filled = unscented_completed(values, estimates.decode, estimates.parameters, estimates.weights)
     return by_row(panel, estimates, filled[before:])

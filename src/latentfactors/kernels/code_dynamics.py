@@ -1,13 +1,15 @@
 """From the codes of a network to a dynamic factor model: measurement, idiosyncratic terms, factor VAR.
 
-    y_t = a + Lambda (g_t - gbar) + e_t       by least squares given the codes, with the decoder's own weights
-                                              as a prior worth one observation
+    y_t = a + Lambda (g_t - gbar) + e_t       given the codes, by generalised least squares in turns with phi
+                                              (or least squares), with the decoder's own weights as a prior
+                                              worth one observation: `gapped_regression`
     g_t = c + A_1 g_(t-1) + ... + u_t         by least squares with intercept; c puts the mean at gbar
     f_t                                       the codes mapped to Var(f) = I, Lambda'D^-1 Lambda diagonal and
                                               descending, largest loadings positive: g_t = gbar + M f_t
 
 With the codes given, a linear decoder's loss is quadratic in its last layer, so least squares finishes what
-gradient steps began; residuals then have mean zero, and forecasts return to the sample mean. A code that
+gradient steps began. Where idiosyncratic terms are persistent it wastes what the data say: loadings given phi
+are several times as precise. Residuals have mean zero, and forecasts return to the sample mean. A code that
 never moves (a ReLU that died) becomes a factor without loadings.
 
 References: Andreini, Izzo & Ricco (2020), Deep Dynamic Factor Models, section 3.3 (state space of the trained
@@ -24,13 +26,11 @@ import numpy.typing as npt
 from latentfactors.kernels.autoregression import fit_var
 from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
 from latentfactors.kernels.dynamic_factor_em import (
-    SMALLEST_VARIANCE,
     Structure,
-    aggregate,
     normalise,
     normalising_maps,
 )
-from latentfactors.kernels.gapped_residuals import fit_aggregate, fit_gapped
+from latentfactors.kernels.gapped_regression import idiosyncratic_law, regress_gapped
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -68,6 +68,7 @@ def code_dynamics(
     lags: int,
     *,
     autoregressive: bool,
+    generalised: bool = True,
     fitted: FloatArray | None = None,
 ) -> CodeDynamics:
     """Everything after training.
@@ -79,6 +80,9 @@ def code_dynamics(
     weights : (n, L) of aggregates, newest first
     prior : (n, r) the decoder's weights on the codes, or None
     lags : p of the factor VAR
+    autoregressive : whether idiosyncratic terms are AR(1)
+    generalised : loadings given phi, in turns with it; else least squares. Without a say where `fitted` is
+        given
     fitted : (T, n) fitted values where they are not linear in the codes; the idiosyncratic terms are then
         what they leave, and the loadings a linear description
 
@@ -95,21 +99,21 @@ def code_dynamics(
     white = (codes - mean) @ np.linalg.pinv(spread).T
     k = white.shape[1]
     start = np.zeros((values.shape[1], k)) if prior is None else prior @ spread
-    loadings, intercept = np.zeros((values.shape[1], r)), np.zeros(values.shape[1])
-    residuals = np.full(values.shape, np.nan)
-    for i in range(values.shape[1]):
-        design = aggregate(white, weights[i])
-        loadings[i, :k], intercept[i], residuals[:, i] = regress_towards(start[i], design, values[:, i])
-    if fitted is not None:
-        residuals = values - fitted
-        intercept = np.nanmean(residuals, axis=0)
-        residuals = residuals - intercept
-    persistence, variance = fit_gapped(
-        residuals, autoregressive=autoregressive, smallest_variance=SMALLEST_VARIANCE
+    found = regress_gapped(
+        start,
+        white,
+        values,
+        weights,
+        autoregressive=autoregressive,
+        generalised=generalised and fitted is None,
     )
-    for i in np.flatnonzero((weights[:, 1:] != 0.0).any(axis=1)):
-        persistence[i], variance[i] = fit_aggregate(
-            residuals[:, i], weights[i], autoregressive=autoregressive, smallest_variance=SMALLEST_VARIANCE
+    loadings, intercept = np.zeros((values.shape[1], r)), found.intercept
+    loadings[:, :k] = found.loadings
+    persistence, variance = found.persistence, found.variance
+    if fitted is not None:
+        intercept = np.nanmean(values - fitted, axis=0)
+        persistence, variance = idiosyncratic_law(
+            values - fitted - intercept, weights, autoregressive=autoregressive
         )
     transition, innovation, shrunk = np.zeros((lags, r, r)), np.eye(r), False
     if k:
@@ -124,23 +128,3 @@ def code_dynamics(
     full = np.zeros((r, r))
     full[:, :k] = spread
     return CodeDynamics(normalise(raw, structure), intercept, mean, full @ forward, r - k, shrunk)
-
-
-def regress_towards(
-    prior: FloatArray, design: FloatArray, column: FloatArray
-) -> tuple[FloatArray, float, FloatArray]:
-    """Slopes, intercept and residuals of a column on a white design (T, k), NaN in either left out.
-
-    Minimises the sum of squares + |slopes - prior|^2, so a series with few values keeps its prior.
-    """
-    error = np.full(column.size, np.nan)
-    rows = np.isfinite(column) & np.isfinite(design).all(axis=1)
-    if not rows.any():
-        return prior, 0.0, error
-    x, y = design[rows], column[rows]
-    centre = x.mean(axis=0)
-    gram = (x - centre).T @ (x - centre) + np.eye(prior.size)
-    slopes = prior + np.linalg.solve(gram, (x - centre).T @ (y - y.mean() - (x - centre) @ prior))
-    intercept = float(y.mean() - centre @ slopes)
-    error[rows] = y - intercept - x @ slopes
-    return slopes, intercept, error

@@ -101,21 +101,23 @@ def fit_aggregate(
     values = residuals[periods]
     if values.size == 0:
         return 0.0, 1.0
-    distance = np.subtract.outer(periods, periods)
-    lags = np.subtract.outer(np.arange(weights.size), np.arange(weights.size))
-    pairs = np.outer(weights, weights)
     best, found = np.inf, (0.0, 1.0)
     grid = _GRID if autoregressive and values.size >= _FEWEST else np.zeros(1)
     for phi in grid.tolist():
-        reach = np.abs(distance).max() + weights.size
-        power = phi ** np.arange(reach + 1) / (1.0 - phi**2)
-        by_distance = np.array(
-            [(pairs * power[np.abs(k - lags)]).sum() for k in range(int(np.abs(distance).max()) + 1)]
-        )
-        root = np.linalg.cholesky(by_distance[np.abs(distance)])
+        root = np.linalg.cholesky(aggregate_covariance(periods, weights, phi))
         white = np.linalg.solve(root, values)
         s = max(float(white @ white) / values.size, smallest_variance)
         objective = values.size * np.log(s) + float(white @ white) / s + 2.0 * np.log(np.diag(root)).sum()
         if objective < best:
             best, found = objective, (float(phi), s)
     return found
+
+
+def aggregate_covariance(periods: npt.NDArray[np.intp], weights: FloatArray, phi: float) -> FloatArray:
+    """(m, m) covariances of aggregates observed in these periods, for innovations of variance 1."""
+    distance = np.abs(np.subtract.outer(periods, periods))
+    lags = np.subtract.outer(np.arange(weights.size), np.arange(weights.size))
+    pairs, longest = np.outer(weights, weights), int(distance.max())
+    power = phi ** np.arange(longest + weights.size) / (1.0 - phi**2)
+    by_distance = np.array([(pairs * power[np.abs(k - lags)]).sum() for k in range(longest + 1)])
+    return by_distance[distance]

@@ -8,8 +8,8 @@ Identification   f_t, an invertible linear map of the codes g_t: E f = 0, Var(f_
                  the largest loading of each factor positive. With a nonlinear decoder, codes are those of
                  the network found: other restarts may bend them
 Estimation       Algorithm 1: pre-training, then an autoencoder with noise drawn from the idiosyncratic terms
-                 and those terms from what it leaves, in turns; best of several restarts; last layer and VAR
-                 by least squares
+                 and those terms from what it leaves, in turns; best of several restarts; then the last layer
+                 by generalised least squares given the terms' persistence, the VAR by least squares
 Factors          `extract`: the filter (exact for a linear decoder, unscented otherwise); `smooth`: given the
                  whole panel; `encode`: the codes themselves
 Forecast         native: every series and the factors, any horizon >= 0, densities included
@@ -29,7 +29,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from latentfactors.aggregates import aggregation_weights
-from latentfactors.conditional import Cell, ConditionalLaw
+from latentfactors.conditional import Cell, ConditionalLaw, ConditionalModel
 from latentfactors.dynamic.series import training_series
 from latentfactors.dynamic.states import (
     filtered_state,
@@ -37,19 +37,21 @@ from latentfactors.dynamic.states import (
     linear_expected_values,
     smoothed_state,
 )
-from latentfactors.dynamic.unscented import nonlinear_conditional, nonlinear_expected_values, nonlinear_state
+from latentfactors.dynamic.unscented import (
+    DecodedEstimates,
+    nonlinear_conditional,
+    nonlinear_expected_values,
+    nonlinear_state,
+)
 from latentfactors.errors import ConfigurationError, InsufficientDataError
-from latentfactors.estimator import at_least, check_number, freeze
+from latentfactors.estimator import at_least, check_number
 from latentfactors.history import History
 from latentfactors.kernels.code_dynamics import CodeDynamics, code_dynamics
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters
 from latentfactors.kernels.static import factor_names
-from latentfactors.model import LatentFactorModel
 from latentfactors.neural import require_deep
 from latentfactors.neural.code_network import CodeNetwork, aggregated, filtered_codes
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
-from latentfactors.targeted.series import wide_series
 from latentfactors.validate import count
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ _CHOICES = {
     "decoder": ("linear", "symmetric"),
     "code_link": ("linear", "relu"),
     "idiosyncratic": ("ar1", "iid"),
+    "loadings": ("gls", "least_squares"),
+    "device": ("auto", "cpu", "gpu"),
 }
 
 
@@ -90,6 +94,9 @@ class D2FMConfig:
         Earlier months that the encoder sees beside the current one.
     idiosyncratic
         "ar1": each series' own term is a stationary AR(1); "iid": white noise.
+    loadings
+        Of the state space on the trained codes, with a linear decoder: "gls" (given phi, in turns with phi),
+        or "least_squares" (as printed). The same for iid terms.
     n_draws
         Draws of the noise over which codes are averaged.
     epochs_per_iteration
@@ -114,6 +121,8 @@ class D2FMConfig:
         Pre-training reads complete months if there are this many, else all, with gaps splined.
     seed
         Of initial weights, order of months and noise; restart m depends on it and on m only.
+    device
+        "auto" trains on JAX's default, "cpu" or "gpu" insist.
 
     Raises
     ------
@@ -130,6 +139,7 @@ class D2FMConfig:
     code_link: Literal["linear", "relu"] = "linear"
     input_lags: int = 0
     idiosyncratic: Literal["ar1", "iid"] = "ar1"
+    loadings: Literal["gls", "least_squares"] = "gls"
     n_draws: int = 50
     epochs_per_iteration: int = 100
     max_iterations: int = 20
@@ -142,6 +152,7 @@ class D2FMConfig:
     dynamics_weight: float = 0.0
     min_complete_rows: int = 50
     seed: int = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("n_factors", "factor_lags", "n_draws", "epochs_per_iteration", "n_restarts"):
@@ -173,68 +184,30 @@ class D2FMConfig:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class D2FMEstimates:
-    """What `fit` found; series in the order of their labels, parameters of standardised series.
+class D2FMEstimates(DecodedEstimates):
+    """What `fit` found: a dynamic factor model of the codes (`DynamicEstimates`), and the network.
+
+    Series are in the order of their labels; with a symmetric decoder the loadings are a linear description.
 
     Attributes
     ----------
-    series : (n,) labels
-    location, scale : (n,) input units: standardised = (value - location) / scale
-    weights : (n, L) of an aggregate's periods, newest first; (1, 0, ...) for an ordinary series
-    loadings : (n, r) on f; with a symmetric decoder a linear description
-    persistence : (n,) phi of the idiosyncratic AR(1), 0 for iid
-    variance : (n,) of the idiosyncratic innovations
-    transition : (p, r, r)
-    innovation : (r, r)
     network : encoder and decoder, of inputs (value - input_location) / scale
     input_location : (n,) input units
     code_mean, code_map : (r,), (r, r): g = code_mean + code_map f
-    training : all training periods with values (S, n) in input units
     """
 
-    series: npt.NDArray[Any]
-    location: FloatArray
-    scale: FloatArray
-    weights: FloatArray
-    loadings: FloatArray
-    persistence: FloatArray
-    variance: FloatArray
-    transition: FloatArray
-    innovation: FloatArray
     network: CodeNetwork
     input_location: FloatArray
     code_mean: FloatArray
     code_map: FloatArray
-    training: History
-
-    def __post_init__(self) -> None:
-        freeze(self)
-
-    @property
-    def parameters(self) -> DynamicFactorParameters:
-        """As the kernels take them."""
-        return DynamicFactorParameters(
-            self.loadings, self.persistence, self.variance, self.transition, self.innovation
-        )
-
-    @property
-    def idiosyncratic_variance(self) -> FloatArray:
-        """(n,) stationary variance of the idiosyncratic terms."""
-        return self.variance / (1.0 - self.persistence**2)
 
     def decode(self, factors: FloatArray) -> FloatArray:
         """(..., n) standardised values F(f) of factors (..., r)."""
         shift = (self.location - self.input_location) / self.scale
         return self.network.decode(self.code_mean + factors @ self.code_map.T) - shift
 
-    def read(self, panel: Panel) -> tuple[FloatArray, int]:
-        """A panel's standardised values (B + T, n) and B, the training periods put before them."""
-        wide = wide_series(panel, self.series)
-        values, before = self.training.prepend(panel.index, wide, "D2FMModel")
-        return (values - self.location) / self.scale, before
 
-
-class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
+class D2FMModel(ConditionalModel[D2FMConfig, D2FMEstimates]):
     """Deep dynamic factor model (Andreini, Izzo & Ricco).
 
     Parameters
@@ -276,7 +249,7 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
         """
         state = self.extract(panel)  # all guards
         config, estimates = self.config, self.estimates
-        values, before = estimates.read(panel)
+        values, before = estimates.read(panel, type(self).__name__)
         native: Any = state.native
         means = native.filtered.mean.reshape(len(values), -1)
         common = self._common(means[:, : config.n_factors], estimates)
@@ -293,40 +266,6 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
                 seed=config.seed,
             )
         return codes[before:]
-
-    def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
-        """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
-
-        Whatever is observed is a condition, an assumed future value as well as a published one. Exact, with
-        the weight of every observation, for a linear decoder; otherwise by the unscented smoother and without
-        weights.
-
-        Parameters
-        ----------
-        panel
-            As it is known now, with the live periods of the cells (`panel.extend`).
-        cells
-            Pairs (series label, period).
-
-        Raises
-        ------
-        NotFittedError, PanelMismatchError, GapError, PanelError, ConfigurationError
-            Before `fit`; a series that training did not know; a period outside the panel; no cells.
-        """
-        self._check_panel(panel)
-        who = type(self).__name__
-        if self.config.decoder == "symmetric":
-            return nonlinear_conditional(panel, self.estimates, cells, who)
-        return linear_conditional(
-            panel, self.estimates, cells, who, autoregressive=self.config.autoregressive
-        )
-
-    def expected_values(self, panel: Panel) -> FloatArray:
-        """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
-        self._check_panel(panel)
-        if self.config.decoder == "symmetric":
-            return nonlinear_expected_values(panel, self.estimates)
-        return linear_expected_values(panel, self.estimates, autoregressive=self.config.autoregressive)
 
     def _estimate(self, panel: Panel) -> tuple[D2FMEstimates, FitSummary]:
         require_deep(type(self).__name__)
@@ -377,6 +316,18 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
             return nonlinear_state(panel, estimates, names, span, who, smoothed=True)
         return smoothed_state(panel, estimates, names, span, who, autoregressive=self.config.autoregressive)
 
+    def _conditional(self, panel: Panel, estimates: D2FMEstimates, cells: Sequence[Cell]) -> ConditionalLaw:
+        who = type(self).__name__
+        if self.config.decoder == "symmetric":
+            return nonlinear_conditional(panel, estimates, cells, who)
+        return linear_conditional(panel, estimates, cells, who, autoregressive=self.config.autoregressive)
+
+    def _expected_values(self, panel: Panel, estimates: D2FMEstimates) -> FloatArray:
+        who = type(self).__name__
+        if self.config.decoder == "symmetric":
+            return nonlinear_expected_values(panel, estimates, who)
+        return linear_expected_values(panel, estimates, who, autoregressive=self.config.autoregressive)
+
     def _common(self, factors: FloatArray, estimates: D2FMEstimates) -> FloatArray:
         """(T, n) standardised F(f_t), or Lambda f_t."""
         if self.config.decoder == "symmetric":
@@ -408,6 +359,7 @@ class D2FMModel(LatentFactorModel[D2FMConfig, D2FMEstimates]):
             decoder["weight_0"].T if linear else None,
             self.config.factor_lags,
             autoregressive=self.config.autoregressive,
+            generalised=self.config.loadings == "gls",
             fitted=None if linear else aggregated(found.network.decode(found.codes), weights),
         )
 

@@ -27,9 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.aggregates import aggregation_weights
-from latentfactors.conditional import Cell, ConditionalLaw
+from latentfactors.conditional import Cell, ConditionalLaw, ConditionalModel
 from latentfactors.dynamic.periods import (
-    BrokenPeriods,
     VarianceBreak,
     broken_periods,
     masked_periods,
@@ -42,20 +41,19 @@ from latentfactors.dynamic.series import (
     training_series,
 )
 from latentfactors.dynamic.states import (
+    DynamicEstimates,
     filtered_state,
     linear_conditional,
     linear_expected_values,
     smoothed_state,
 )
 from latentfactors.errors import ConfigurationError
-from latentfactors.estimator import at_least, check_number, freeze, one_of
+from latentfactors.estimator import at_least, check_number, one_of
 from latentfactors.history import History
-from latentfactors.kernels.dynamic_factor import DynamicFactorParameters, observation_pattern
+from latentfactors.kernels.dynamic_factor import observation_pattern
 from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_parameters
-from latentfactors.model import LatentFactorModel
 from latentfactors.panel import Panel
 from latentfactors.state import FitSummary, LatentFactorState
-from latentfactors.targeted.series import wide_series
 
 __all__ = ["Block", "DFMConfig", "DFMEstimates", "DynamicFactorModel"]
 
@@ -140,70 +138,11 @@ class DFMConfig:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DFMEstimates:
-    """What `fit` found; parameters are of standardised series.
-
-    Attributes
-    ----------
-    series : (n,) labels
-    location, scale : (n,) input units: standardised = (value - location) / scale
-    weights : (n, L) of an aggregate's periods, newest first; (1, 0, ...) for an ordinary series
-    loadings : (n, r)
-    persistence : (n,) phi of the idiosyncratic AR(1), 0 for iid
-    variance : (n,) of the idiosyncratic innovations
-    transition : (p, r, r)
-    innovation : (r, r)
-    broken : (M,) periods of a variance break, in order of time
-    shock_scale : (M,) how many times larger their shocks are
-    training : all training periods with values (S, n) in input units
-    """
-
-    series: npt.NDArray[Any]
-    location: FloatArray
-    scale: FloatArray
-    weights: FloatArray
-    loadings: FloatArray
-    persistence: FloatArray
-    variance: FloatArray
-    transition: FloatArray
-    innovation: FloatArray
-    broken: npt.NDArray[Any]
-    shock_scale: FloatArray
-    training: History
-
-    def __post_init__(self) -> None:
-        freeze(self)
-
-    @property
-    def parameters(self) -> DynamicFactorParameters:
-        """As the kernels take them."""
-        return DynamicFactorParameters(
-            self.loadings,
-            self.persistence,
-            self.variance,
-            self.transition,
-            self.innovation,
-            self.shock_scale,
-        )
-
-    @property
-    def idiosyncratic_variance(self) -> FloatArray:
-        """(n,) stationary variance of the idiosyncratic terms."""
-        return self.variance / (1.0 - self.persistence**2)
-
-    @property
-    def breaks(self) -> BrokenPeriods:
-        """Periods with larger shocks."""
-        return BrokenPeriods(self.broken, self.shock_scale)
-
-    def read(self, panel: Panel) -> tuple[FloatArray, int]:
-        """A panel's standardised values (B + T, n) and B, the training periods put before them."""
-        wide = wide_series(panel, self.series)
-        values, before = self.training.prepend(panel.index, wide, "DynamicFactorModel")
-        return (values - self.location) / self.scale, before
+class DFMEstimates(DynamicEstimates):
+    """What `fit` found, at the maximum of the likelihood: the arrays of `DynamicEstimates`."""
 
 
-class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
+class DynamicFactorModel(ConditionalModel[DFMConfig, DFMEstimates]):
     """Factors with dynamics behind many series, whatever is missing and however often each is published.
 
     Parameters
@@ -291,7 +230,6 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             self.fitted.span,
             type(self).__name__,
             autoregressive=self.config.autoregressive,
-            breaks=estimates.breaks,
         )
 
     def _smooth(self, panel: Panel, estimates: DFMEstimates) -> LatentFactorState:
@@ -302,39 +240,14 @@ class DynamicFactorModel(LatentFactorModel[DFMConfig, DFMEstimates]):
             self.fitted.span,
             type(self).__name__,
             autoregressive=self.config.autoregressive,
-            breaks=estimates.breaks,
         )
 
-    def conditional(self, panel: Panel, cells: Sequence[Cell]) -> ConditionalLaw:
-        """The joint law of cells (series, period) given the panel: nowcasts, backcasts, scenarios.
-
-        Whatever is observed is a condition, an assumed future value as well as a published one.
-
-        Parameters
-        ----------
-        panel
-            As it is known now, with the live periods of the cells (`panel.extend`).
-        cells
-            Pairs (series label, period).
-
-        Raises
-        ------
-        NotFittedError, PanelMismatchError, GapError, PanelError, ConfigurationError
-            Before `fit`; a series that training did not know; a period outside the panel; no cells.
-        """
-        self._check_panel(panel)
+    def _conditional(self, panel: Panel, estimates: DFMEstimates, cells: Sequence[Cell]) -> ConditionalLaw:
         return linear_conditional(
-            panel,
-            self.estimates,
-            cells,
-            type(self).__name__,
-            autoregressive=self.config.autoregressive,
-            breaks=self.estimates.breaks,
+            panel, estimates, cells, type(self).__name__, autoregressive=self.config.autoregressive
         )
 
-    def expected_values(self, panel: Panel) -> FloatArray:
-        """(R,) every row's value, observed or its mean given the whole panel; NaN for unknown series."""
-        self._check_panel(panel)
+    def _expected_values(self, panel: Panel, estimates: DFMEstimates) -> FloatArray:
         return linear_expected_values(
-            panel, self.estimates, autoregressive=self.config.autoregressive, breaks=self.estimates.breaks
+            panel, estimates, type(self).__name__, autoregressive=self.config.autoregressive
         )

@@ -75,6 +75,7 @@ class DenoisingOptions:
     dynamics_weight: float
     min_complete_rows: int
     seed: int
+    device: Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,10 +127,12 @@ def fit_autoencoder(values: FloatArray, weights: FloatArray, options: DenoisingO
 
     Raises
     ------
+    ConfigurationError
+        A device that is not there.
     TrainingError
         A loss or gradient that is not finite, or a loss that did not fall below that of no model.
     """
-    with device_scope(TrainingConfig()):
+    with device_scope(TrainingConfig(device=options.device)):
         problem = _prepare(values, weights, options)
         return _run(problem, options)
 
@@ -232,7 +235,8 @@ def _pretraining_rows(problem: _Problem, options: DenoisingOptions) -> tuple[Int
     for lag in range(1, options.input_lags + 1):
         complete[lag:] &= gaps[: gaps.size - lag] == 0
     rows = np.intersect1d(np.flatnonzero(complete), problem.usable)
-    if rows.size < options.min_complete_rows:
+    # batch norm needs two rows whatever was asked for
+    if rows.size < max(options.min_complete_rows, 2):
         return problem.usable, True, int(rows.size)
     return rows.astype(np.int64), False, int(rows.size)
 

@@ -96,6 +96,10 @@ class NewsDecomposition:
         order = np.argsort(-np.abs(sums), kind="stable")
         return {str(labels[k]): float(sums[k]) for k in order}
 
+    def largest(self, n: int) -> npt.NDArray[np.intp]:
+        """Positions of the n largest lines in absolute value, the largest first."""
+        return np.argsort(-np.abs(self.contribution), kind="stable")[:n]
+
     def frame(self, backend: str = "polars") -> Any:
         """A line per cause: kind, series, group, period, actual, expected, weight, contribution."""
         return to_frame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,19 @@ from latentfactors.periods import Frequency, first_offenders, shift
 from latentfactors.rows import SeriesInfo
 from latentfactors.transforms import transformation_named
 
-__all__ = ["collect_info", "day_before", "info_table", "named_codes", "observed_cells", "refuse_disorder"]
+__all__ = [
+    "collect_info",
+    "info_table",
+    "named_codes",
+    "observed_cells",
+    "refuse_disorder",
+    "refuse_early",
+    "refuse_merged_periods",
+    "sparse_series",
+]
 
-
-def day_before(periods: npt.NDArray[Any], frequency: Frequency | None) -> npt.NDArray[Any]:
-    """The day before each period begins."""
-    return shift(periods, -1, frequency)
+# Values of a series after which gaps between all of them are no accident.
+_ENOUGH = 6
 
 
 def observed_cells(panel: Panel) -> dict[tuple[Any, Any], float]:
@@ -75,6 +82,67 @@ def named_codes(labels: npt.NDArray[Any], codes: Mapping[Any, str | int] | None)
     return tuple(transformation_named(codes.get(label, "level")) for label in labels.tolist())
 
 
+def refuse_early(
+    label: Any, periods: npt.NDArray[Any], releases: npt.NDArray[Any], frequency: Frequency
+) -> None:
+    """Nothing comes out before its period begins."""
+    early = releases <= shift(periods, -1, frequency)
+    if early.any():
+        raise PanelError(
+            f"series {label!r} of {periods[early][0]} cannot come out on {releases[early][0]}, before the "
+            "period begins: are the columns of period and release swapped?"
+        )
+
+
+def refuse_merged_periods(
+    labels: npt.NDArray[Any],
+    code: npt.NDArray[np.int64],
+    stated: npt.NDArray[Any],
+    ends: npt.NDArray[Any],
+    frequencies: Sequence[Frequency],
+) -> None:
+    """Lines of one period that state different days: months of one quarter would pass for its revisions."""
+    order = np.lexsort((ends, code))
+    same = (code[order][1:] == code[order][:-1]) & (ends[order][1:] == ends[order][:-1])
+    differ = same & (stated[order][1:] != stated[order][:-1])
+    if differ.any():
+        one, two = order[:-1][differ][0], order[1:][differ][0]
+        first, second = sorted([stated[one], stated[two]])
+        position = int(code[one])
+        raise PanelError(
+            f"series {labels.tolist()[position]!r} of frequency {frequencies[position]!r} has lines for "
+            f"{first} and {second}, which lie in one period: is its frequency labelled right? A revision "
+            "repeats the day of the line that it revises"
+        )
+
+
+def sparse_series(
+    wide: npt.NDArray[np.float64], labels: npt.NDArray[Any], own: Sequence[Frequency], frequency: Frequency
+) -> tuple[str, ...]:
+    """A remark on series of the panel's frequency that never have two neighbouring values.
+
+    Raises
+    ------
+    PanelError
+        Where that is so for all of several series: the panels' frequency is wrong.
+    """
+    seen = np.isfinite(wide)
+    enough = (seen.sum(axis=0) >= _ENOUGH) & np.array([each == frequency for each in own], dtype=bool)
+    sparse = enough & ~np.logical_or.reduce(seen[1:] & seen[:-1], axis=0)
+    if not sparse.any():
+        return ()
+    odd = [repr(label) for label in labels[sparse].tolist()]
+    if len(odd) > 1 and sparse.sum() == enough.sum():
+        raise PanelError(
+            f"no series has values in two neighbouring periods of frequency {frequency!r}: state the "
+            "frequency that the values have"
+        )
+    return (
+        f"no two neighbouring values in {first_offenders(odd, 6)}, of frequency {frequency!r} by label: a "
+        "series that comes less often needs its own frequency",
+    )
+
+
 def refuse_disorder(
     labels: npt.NDArray[Any], code: npt.NDArray[np.int64], periods: npt.NDArray[Any], dates: npt.NDArray[Any]
 ) -> None:
@@ -86,5 +154,5 @@ def refuse_disorder(
         line = order[1:][back][0]
         raise PanelError(
             f"releases of {labels.tolist()[code[line]]!r} for {periods[line]} are not in order of time, "
-            f"{dates[line]} stands after a later one (line {line}): sort the table by release date"
+            f"{dates[line]} stands after a later one (line {line + 1} of the table): sort it by release date"
         )

@@ -23,11 +23,13 @@ from latentfactors.estimator import freeze
 from latentfactors.nowcast.calendar import ReleaseCalendar
 from latentfactors.nowcast.release_tables import (
     collect_info,
-    day_before,
     info_table,
     named_codes,
     observed_cells,
     refuse_disorder,
+    refuse_early,
+    refuse_merged_periods,
+    sparse_series,
 )
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, first_offenders, parse_times, period_end, period_range
@@ -121,14 +123,7 @@ class VintageStore:
                     f"series {self.series.tolist()[position]!r} of frequency {own!r} "
                     f"has a value in {wrong[0]}, which ends no such period: is its frequency labelled right?"
                 )
-            begin = day_before(periods, own)
-            early = releases <= begin
-            if early.any():
-                raise PanelError(
-                    f"series {self.series.tolist()[position]!r} of {periods[early][0]} "
-                    f"cannot come out on {releases[early][0]}, before the period begins: are the "
-                    "columns of period and release swapped?"
-                )
+            refuse_early(self.series.tolist()[position], periods, releases, own)
         order = np.lexsort((self.release, self.period, self.code))
         keys = [each[order] for each in (self.code, self.period, self.release)]
         twice = np.logical_and.reduce([each[1:] == each[:-1] for each in keys])
@@ -186,6 +181,10 @@ class VintageStore:
         ends = days.copy()
         for position, own in enumerate(table.frequency):
             ends[code == position] = period_end(days[code == position], own)
+        for position, own in enumerate(table.frequency):
+            mine = code == position
+            refuse_early(labels.tolist()[position], ends[mine], dates[mine], own)
+        refuse_merged_periods(labels, code, days, ends, table.frequency)
         refuse_disorder(labels, code, ends, dates)
         order = np.argsort(dates, kind="stable")
         chosen = named_codes(labels, codes)
@@ -319,7 +318,8 @@ class VintageStore:
         wide = np.full((times.size, self.series.size), np.nan)
         # lines are in order of release, and of several assignments to one cell the last one stands
         wide[np.searchsorted(times, period[inside]), code[inside]] = value[inside]
-        info, notes = self.info, [f"vintage of {day}"]
+        notes = [f"vintage of {day}", *sparse_series(wide, self.series, self.info.frequency, self.frequency)]
+        info = self.info
         if self.codes:
             wide, info = self._transformed(wide, times), replace(self.info, transformation=self.codes)
         empty = ~np.logical_or.reduce(np.isfinite(wide), axis=0)

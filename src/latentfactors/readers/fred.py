@@ -22,7 +22,7 @@ import csv
 import gzip
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,7 @@ from latentfactors.transforms import (
 )
 from latentfactors.validate import count
 
-__all__ = ["FredFile", "fred_panel", "read_fred_csv", "read_lines", "vintage_of"]
+__all__ = ["FredFile", "fred_panel", "read_fred_csv", "read_fred_head", "read_lines", "vintage_of"]
 
 FloatArray = npt.NDArray[np.float64]
 Codes = Mapping[str, int | str]
@@ -114,14 +114,7 @@ def read_fred_csv(path: str | Path) -> FredFile:
         for number, row in enumerate(csv.reader(read_lines(path)), start=1)
         if any(cell.strip() for cell in row)
     ]
-    if not rows or rows[0][1][0].casefold() not in ("sasdate", "date"):
-        first = rows[0][1][0] if rows else ""
-        raise PanelError(
-            f"{str(path)!r} is no FRED-MD or FRED-QD file: the first column must be 'sasdate', got {first!r}"
-        )
-    names = tuple(rows[0][1][1:])
-    if not names or len(set(names)) < len(names) or "" in names:
-        raise PanelError(f"{str(path)!r}: the header must name every series once, got {len(names)} names")
+    names = _names(rows[0][1] if rows else [""], path)
     heads: dict[str, list[str]] = {}
     days: list[np.datetime64] = []
     table: list[list[float]] = []
@@ -156,6 +149,7 @@ def fred_panel(
     transform: bool = True,
     outlier_threshold: float | None = None,
     codes: Codes | None = None,
+    series: Sequence[str] | None = None,
 ) -> Panel:
     """One vintage of FRED-MD or FRED-QD as a panel of series.
 
@@ -170,6 +164,8 @@ def fred_panel(
         official rule is 10. None: no rule.
     codes
         Series -> code 1..7 or name of `latentfactors.transforms`; goes before the file's own row.
+    series
+        The ones to read, in the file's order; only they need a code. None: all.
 
     Returns
     -------
@@ -182,7 +178,8 @@ def fred_panel(
     Raises
     ------
     PanelError
-        As in `read_fred_csv`; a file without codes; a logarithm of a level that is not positive.
+        As in `read_fred_csv`; a file without codes, or without one of `series`; a logarithm of a level that
+        is not positive.
 
     Examples
     --------
@@ -194,7 +191,7 @@ def fred_panel(
     array([[ nan,  nan],
            [0.01, 0.1 ]])
     """
-    file = read_fred_csv(path)
+    file = read_fred_csv(path) if series is None else _only(read_fred_csv(path), series, path)
     names, values, notes = np.array(file.names), np.array(file.values), []
     applied: list[Transformation | None] = [None] * len(names)
     transforms: tuple[str, ...] = ()
@@ -241,6 +238,24 @@ def fred_panel(
     return replace(panel, transforms=transforms, notes=(*panel.notes, *notes))
 
 
+def read_fred_head(
+    path: str | Path,
+) -> tuple[tuple[str, ...], tuple[int, ...], Literal["M", "Q"]]:
+    """Names, official codes and frequency of a file, from its first lines: see `FredFile`.
+
+    Raises
+    ------
+    PanelError
+        A file that cannot be read, or whose header is not one of FRED-MD or FRED-QD.
+    """
+    rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path)[:5])]
+    names = _names(rows[0] if rows else [""], path)
+    heads = [row[1:] for row in rows[1:] if row and row[0].rstrip(":").casefold() == "transform"]
+    days = [_day_of(row[0]) for row in rows[1:] if row]
+    frequency = _frequency_of([day for day in days if day is not None], path)
+    return names, _official(heads[0] if heads else []), frequency
+
+
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a text file, also gzipped (.gz) or zipped (.zip, its first member).
 
@@ -262,6 +277,19 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------- the parts
+
+
+def _names(head: list[str], path: str | Path) -> tuple[str, ...]:
+    """The series of a header."""
+    if head[0].casefold() not in ("sasdate", "date"):
+        raise PanelError(
+            f"{str(path)!r} is no FRED-MD or FRED-QD file: the first column must be 'sasdate', got "
+            f"{head[0]!r}"
+        )
+    names = tuple(head[1:])
+    if not names or len(set(names)) < len(names) or "" in names:
+        raise PanelError(f"{str(path)!r}: the header must name every series once, got {len(names)} names")
+    return names
 
 
 def _day_of(text: str) -> np.datetime64 | None:
@@ -309,6 +337,20 @@ def _official(row: list[str]) -> tuple[int, ...]:
     """Codes of a row "Transform:"; 0 for what is none of 1..7 (a published FRED-QD file has such a 0)."""
     official = {str(code): code for code in OFFICIAL_CODES}
     return tuple(official.get(cell.removesuffix(".0"), 0) for cell in row)
+
+
+def _only(file: FredFile, series: Sequence[str], path: str | Path) -> FredFile:
+    """The file with some of its series."""
+    if unknown := [name for name in series if name not in file.names]:
+        raise PanelError(f"{str(path)!r} has no series {first_offenders(map(repr, unknown))}")
+    kept = [k for k, name in enumerate(file.names) if name in set(series)]
+    return replace(
+        file,
+        names=tuple(file.names[k] for k in kept),
+        values=file.values[:, kept],
+        codes=tuple(file.codes[k] for k in kept if k < len(file.codes)),
+        in_factors=tuple(file.in_factors[k] for k in kept if k < len(file.in_factors)),
+    )
 
 
 def _chosen(file: FredFile, codes: Codes | None, path: str | Path) -> list[Transformation | None]:

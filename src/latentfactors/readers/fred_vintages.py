@@ -56,15 +56,20 @@ def mixed_frequency_panel(
         As in `fred_panel`; files of another frequency; unknown series, or ones that FRED-MD has too.
     """
     options: dict[str, Any] = {"transform": transform, "outlier_threshold": outlier_threshold, "codes": codes}
-    panels = {"M": fred_panel(monthly, **options), "Q": fred_panel(quarterly, **options)}
-    for frequency, path in (("M", monthly), ("Q", quarterly)):
-        if panels[frequency].frequency != frequency:
-            raise PanelError(f"{str(path)!r}: expected periods of frequency {frequency!r} here")
     if isinstance(quarterly_series, str) or not quarterly_series:
         raise ConfigurationError(
             f"quarterly_series must be a list of one series or more, got {quarterly_series!r}"
         )
+    # the other series of FRED-QD need no code
+    panels = {
+        "M": fred_panel(monthly, **options),
+        "Q": fred_panel(quarterly, series=quarterly_series, **options),
+    }
+    for frequency, path in (("M", monthly), ("Q", quarterly)):
+        if panels[frequency].frequency != frequency:
+            raise PanelError(f"{str(path)!r}: expected periods of frequency {frequency!r} here")
     available, taken = set(panels["Q"].assets.tolist()), set(panels["M"].assets.tolist())
+    # all of a series' cells may be empty, or taken for outliers
     if unknown := [name for name in quarterly_series if name not in available]:
         raise PanelError(f"{str(quarterly)!r} has no values of {first_offenders(map(repr, unknown))}")
     if twice := [name for name in quarterly_series if name in taken]:

@@ -13,7 +13,7 @@ from latentfactors._version import __version__
 from latentfactors.errors import LatentFactorsError, MissingCapabilityError
 from latentfactors.evaluate import NowcastRecord
 from latentfactors.frames import write_atomically
-from latentfactors.nowcast import composite_indicator
+from latentfactors.nowcast import NewsDecomposition, composite_indicator
 from latentfactors.nowcast_jobs import NowcastRun
 from latentfactors.report import nowcast_figures as figures
 from latentfactors.validate import count
@@ -28,6 +28,9 @@ except ImportError as error:
 
 __all__ = ["render_nowcast", "write_nowcast_page"]
 
+_LINES_SHOWN = 20
+_LINE_HEADS = ["series", "period", "kind", "value", "expected", "weight", "contribution"]
+
 
 def write_nowcast_page(run: NowcastRun, out: str | Path | None = None) -> Path:
     """Write the page of a run; None: `report.html` in its snapshot."""
@@ -38,7 +41,7 @@ def write_nowcast_page(run: NowcastRun, out: str | Path | None = None) -> Path:
 
 def render_nowcast(run: NowcastRun) -> str:
     """The page as text."""
-    found, options = run.nowcast, run.job.options
+    found, options = run.shown, run.job.options
     low, high = found.intervals(options.level)
     columns = (found.mean, found.standard_deviation, low, high)
     numbers = [
@@ -54,7 +57,7 @@ def render_nowcast(run: NowcastRun) -> str:
         as_of=str(found.as_of),
         version=__version__,
         numbers=numbers,
-        unit=f" ({found.transformation.replace('_', ' ')})" if found.transformation else "",
+        unit=_unit(run),
         level=f"{options.level:.0%}",
         density="of the state, parameters taken as known" if known else "of state and parameters",
         sections=[*_path(run), *_fan(run), *_news(run), *_indicator(run)],
@@ -63,11 +66,20 @@ def render_nowcast(run: NowcastRun) -> str:
     )
 
 
+def _unit(run: NowcastRun) -> str:
+    """In words, what the numbers of the page are."""
+    options, name = run.job.options, run.nowcast.transformation.replace("_", " ")
+    if options.unit:
+        return f"In {options.unit}"
+    times = "" if options.scale == 1.0 else f", times {options.scale:g}"
+    return f"In the units of the panel{f' ({name})' if name else ''}{times}"
+
+
 def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
     """Nowcasts of this run's periods over all snapshots."""
-    found = run.nowcast
+    found, scale = run.shown, run.job.options.scale
     lines = [
-        (each.as_of, period, each.means[str(period)], each.deviations[str(period)] ** 2)
+        (each.as_of, period, scale * each.means[str(period)], (scale * each.deviations[str(period)]) ** 2)
         for each in run.history
         for period in found.periods
         if str(period) in each.means
@@ -85,20 +97,22 @@ def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
         if run.history
         else "The first snapshot."
     )
-    return [("path", "Path", text, None, _drawn(figure))]
+    lines = [[period, _number(value), _number(mean)] for period, (value, mean) in run.came_out.items()]
+    heads = ["came out since the last snapshot", "value", "nowcast then"]
+    return [("path", "Path", text, (heads, lines) if lines else None, _drawn(_in_units(figure, run)))]
 
 
 def _fan(run: NowcastRun) -> list[tuple[Any, ...]]:
-    found, panel = run.nowcast, run.panel
-    values = panel.wide()[:, panel.assets.tolist().index(found.target)]
+    found, panel = run.shown, run.panel
+    values = run.job.options.scale * panel.wide()[:, panel.assets.tolist().index(found.target)]
     seen = np.flatnonzero(np.isfinite(values))[-24:]
     figure = figures.fan_figure(found, history=(panel.times[seen], values[seen]))
-    return [("fan", "Fan chart", "", None, _drawn(figure))]
+    return [("fan", "Fan chart", "", None, _drawn(_in_units(figure, run)))]
 
 
 def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
     sections: list[tuple[Any, ...]] = []
-    for period, each in run.news.items():
+    for period, each in run.shown_news.items():
         before = "" if run.before is None else f" since {run.before.as_of}"
         text = f"From {_number(each.old)} to {_number(each.new)}{before}: the lines sum to the change."
         if not each.exact:
@@ -107,12 +121,31 @@ def _news(run: NowcastRun) -> list[tuple[Any, ...]]:
                 " ones in the order of their release; another order would share the change out otherwise."
             )
         by_kind = [[kind, _number(part)] for kind, part in each.by("kind").items()]
-        plot = _drawn(figures.news_figure(each)) if each.contribution.size else None
+        plot = _drawn(_in_units(figures.news_figure(each), run, "x")) if each.contribution.size else None
         sections.append(
             (f"news-{period}", f"News for {period}", text, (["kind", "contribution"], by_kind), plot)
         )
+        if each.contribution.size:
+            text = f"The largest of {count(each.contribution.size, 'line')}; values in the series' own units."
+            sections.append(("", f"Lines for {period}", text, (_LINE_HEADS, _lines(each)), None))
         sections.extend(("", "", remark, None, None) for remark in each.remarks)
     return [each if each[1] else ("note", "Note", *each[2:]) for each in sections]
+
+
+def _lines(news: NewsDecomposition) -> list[list[str]]:
+    """The largest lines: which value came out, what was expected, and what the surprise did."""
+    texts = [each.tolist() for each in (news.series, news.cell_period, news.kind)]
+    numbers = [each.tolist() for each in (news.actual, news.expected, news.weight, news.contribution)]
+    return [
+        [each[k] for each in texts] + [_number(each[k]) if each[k] == each[k] else "" for each in numbers]
+        for k in news.largest(_LINES_SHOWN).tolist()
+    ]
+
+
+def _in_units(figure: Any, run: NowcastRun, axis: str = "y") -> Any:
+    """A figure whose axis says what its numbers are."""
+    figure.update_layout({f"{axis}axis": {"title": {"text": html.escape(run.job.options.unit)}}})
+    return figure
 
 
 def _indicator(run: NowcastRun) -> list[tuple[Any, ...]]:
