@@ -144,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = (arguments.epochs, arguments.members)
     if arguments.null:
-        command = f"studies/neurif_simulation.py --null {arguments.null}"
+        command = f"studies/neurif_simulation.py --null {arguments.null} --members {arguments.members}"
         report("neurif_no_signal", command, without_signal, arguments.null, *sizes)
     else:
         report("neurif_simulation", "studies/neurif_simulation.py", recovery, arguments.seeds, *sizes)
