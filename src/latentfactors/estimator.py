@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, get_args
 
 import numpy as np
 
@@ -332,6 +332,13 @@ def at_least(name: str, value: Any, lowest: int) -> None:
     """Refuse anything but a whole number >= `lowest`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
         raise ConfigurationError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+
+
+def one_of(name: str, value: Any, choices: Any) -> None:
+    """Refuse anything but one of a `Literal`'s values."""
+    if value not in get_args(choices):
+        known = ", ".join(map(repr, get_args(choices)))
+        raise ConfigurationError(f"{name} must be one of {known}, got {value!r}")
 
 
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:

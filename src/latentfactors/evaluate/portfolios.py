@@ -23,13 +23,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, PanelError
-from latentfactors.estimator import check_horizon, freeze
+from latentfactors.estimator import check_horizon, freeze, one_of
 from latentfactors.evaluate.pricing_tests import performance
 from latentfactors.frames import to_frame
 from latentfactors.panel import Panel
@@ -223,8 +223,7 @@ def sort_portfolios(
         raise ConfigurationError(f"panel must be given with a {type(signal).__name__}, got {panel!r}")
     if isinstance(n_quantiles, bool) or not isinstance(n_quantiles, int) or n_quantiles < 2:
         raise ConfigurationError(f"n_quantiles must be a whole number >= 2, got {n_quantiles!r}")
-    if weighting not in get_args(Weighting):
-        raise ConfigurationError(f"weighting must be 'equal' or 'value', got {weighting!r}")
+    one_of("weighting", weighting, Weighting)
     if not 0 <= cost < np.inf:
         raise ConfigurationError(f"cost must be a finite number >= 0, got {cost}")
     rows = _rows_of(signal, panel, check_horizon(horizon), weighting, breakpoints)

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
+from latentfactors.estimator import one_of
 from latentfactors.evaluate.pricing_tests import complete_periods
 from latentfactors.evaluate.risk_premia import PremiumEstimates, checked_lags, least_squares, over
 from latentfactors.kernels.moments import unit_columns
@@ -113,8 +114,7 @@ def two_pass(
     >>> bool(found.p_value > 0.05), bool(np.all(np.abs(found.premia - f.mean(axis=0)) < 0.1))
     (True, True)
     """
-    if weighting not in get_args(Weighting):
-        raise ConfigurationError(f"weighting must be 'ols' or 'gls', got {weighting!r}")
+    one_of("weighting", weighting, Weighting)
     r, f, n_incomplete = complete_periods(returns, factors)
     (n_periods, n_assets), n_factors = r.shape, f.shape[1]
     labels = tuple(names) or tuple(f"factor {k + 1}" for k in range(n_factors))

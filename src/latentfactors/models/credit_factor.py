@@ -22,14 +22,14 @@ from __future__ import annotations
 import math
 import time as clock
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from latentfactors.errors import ConfigurationError, GapError, MissingCapabilityError
-from latentfactors.estimator import check_number
+from latentfactors.estimator import check_number, one_of
 from latentfactors.kernels.adjacency import asset_equations, fitted
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
 from latentfactors.kernels.masked_als import (
@@ -118,10 +118,7 @@ class CreditFactorConfig:
                 f"shrinkage=inf makes n_common={self.n_common} common factors one and the same: use 0 or 1"
             )
         for name, allowed in (("infer", Inference), ("shrink_to", ShrinkageTarget)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigurationError(
-                    f"{name} must be one of {get_args(allowed)}, got {getattr(self, name)!r}"
-                )
+            one_of(name, getattr(self, name), allowed)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ from latentfactors.dynamic.states import (
     smoothed_state,
 )
 from latentfactors.errors import ConfigurationError
-from latentfactors.estimator import at_least, check_number
+from latentfactors.estimator import at_least, check_number, one_of
 from latentfactors.history import History
 from latentfactors.kernels.dynamic_factor import observation_pattern
 from latentfactors.kernels.dynamic_factor_em import fit_dynamic_factor, start_parameters
@@ -108,10 +108,7 @@ class DFMConfig:
         at_least("factor_lags", self.factor_lags, 1)
         at_least("max_iterations", self.max_iterations, 1)
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, positive=True))
-        if self.idiosyncratic not in get_args(Idiosyncratic):
-            raise ConfigurationError(
-                f"idiosyncratic must be one of {get_args(Idiosyncratic)}, got {self.idiosyncratic!r}"
-            )
+        one_of("idiosyncratic", self.idiosyncratic, Idiosyncratic)
         if not all(isinstance(block, Block) for block in self.blocks):
             raise ConfigurationError(f"blocks must be Block objects, got {self.blocks!r}")
         names = [block.name for block in self.blocks]

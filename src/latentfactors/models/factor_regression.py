@@ -13,13 +13,12 @@ References       Stock & Watson (2002), JASA 97, 1167-1179; Kelly & Pruitt (2015
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError
-from latentfactors.estimator import at_least, check_number, freeze
+from latentfactors.estimator import at_least, check_number, freeze, one_of
 from latentfactors.kernels.static import factor_names
 from latentfactors.kernels.supervised_factors import (
     FactorMap,
@@ -86,8 +85,7 @@ class FactorRegressionConfig:
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, positive=True))
         if self.min_observed is not None:
             at_least("min_observed", self.min_observed, self.n_factors)
-        if self.method not in get_args(Method):
-            raise ConfigurationError(f"method must be one of {get_args(Method)}, got {self.method!r}")
+        one_of("method", self.method, Method)
         q = len(self.targets)
         if self.method == "spca" and q > 1:
             raise ConfigurationError(

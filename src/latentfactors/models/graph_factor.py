@@ -23,13 +23,14 @@ References       Ghiye, Barreau, Carlier & Vazirgiannis (2025), Journal of Finan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from latentfactors.errors import ConfigurationError, MissingCapabilityError
+from latentfactors.estimator import one_of
 from latentfactors.kernels.adjacency import fitted
 from latentfactors.kernels.encoder import Normalisation, fit_encoder
 from latentfactors.kernels.gauge import find_nesting, fix_gauge
@@ -106,10 +107,7 @@ class GraphFactorConfig:
     def __post_init__(self) -> None:
         check_named_config(self)
         for name, allowed in (("normalisation", Normalisation), ("infer", Inference)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigurationError(
-                    f"{name} must be one of {get_args(allowed)}, got {getattr(self, name)!r}"
-                )
+            one_of(name, getattr(self, name), allowed)
         if self.normalisation != "mean" and self.n_common > 1:
             raise ConfigurationError(
                 f"normalisation={self.normalisation!r} keeps weights positive, which cannot tell "

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from latentfactors.derive import observed_columns, periods_after
 from latentfactors.errors import ConfigurationError, PanelMismatchError
-from latentfactors.estimator import PanelSignature, freeze
+from latentfactors.estimator import PanelSignature, freeze, one_of
 from latentfactors.kernels import ipca as kernel
 from latentfactors.kernels import sufficient
 from latentfactors.kernels.instrumented_loadings import InstrumentedLoadings
@@ -117,10 +117,7 @@ class IPCAConfig:
             raise ConfigurationError(
                 f"observed={self.observed} names a latent factor, F1 to F{self.n_factors}"
             )
-        if self.weighting not in get_args(Weighting):
-            raise ConfigurationError(
-                f"weighting must be one of {get_args(Weighting)}, got {self.weighting!r}"
-            )
+        one_of("weighting", self.weighting, Weighting)
         for name in ("factor_ridge", "gamma_ridge"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ConfigurationError(f"{name} must be a finite share >= 0, got {getattr(self, name)!r}")

@@ -27,13 +27,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError, MissingCapabilityError, StoreError
-from latentfactors.estimator import at_least, check_horizon, check_number, freeze
+from latentfactors.estimator import at_least, check_horizon, check_number, freeze, one_of
 from latentfactors.history import continues
 from latentfactors.kernels.static import by_asset
 from latentfactors.model import PanelPredictor, from_start
@@ -64,8 +64,7 @@ class NeuralForecastConfig:
     horizon: int = 1
 
     def __post_init__(self) -> None:
-        if self.network not in get_args(Network):
-            raise ConfigurationError(f"network must be one of {get_args(Network)}, got {self.network!r}")
+        one_of("network", self.network, Network)
         for name, lowest in (("input_size", 2), ("hidden", _HEADS), ("max_steps", 1), ("seed", 0)):
             at_least(name, getattr(self, name), lowest)
         if self.hidden % _HEADS:

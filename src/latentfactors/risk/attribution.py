@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from latentfactors.errors import ConfigurationError, InsufficientDataError, PanelMismatchError
-from latentfactors.estimator import freeze
+from latentfactors.estimator import freeze, one_of
 from latentfactors.frames import to_frame
 from latentfactors.model import realised_factors
 from latentfactors.panel import Panel
@@ -248,8 +248,7 @@ def attribute_performance(
     True
     """
     check_same_rows(state, panel)
-    if errors not in get_args(Errors):
-        raise ConfigurationError(f"errors must be one of {get_args(Errors)}, got {errors!r}")
+    one_of("errors", errors, Errors)
     index, t = state.index, state.n_realised
     if t == 0:
         raise InsufficientDataError("no period of this panel is realised: there is no return to attribute")

@@ -14,13 +14,12 @@ Journal of Econometrics 222(1), section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.errors import ConfigurationError
-from latentfactors.estimator import at_least
+from latentfactors.estimator import at_least, one_of
 from latentfactors.kernels.cross_section import period_ranks
 from latentfactors.kernels.scores import r_squared
 from latentfactors.panel import Panel
@@ -197,8 +196,7 @@ def _check(
     design: str, n_periods: int, n_assets: int, n_characteristics: int, live: int, seed: int,
     missing: float, partial: float, persistence: float,
 ) -> None:  # fmt: skip
-    if design not in get_args(Design):
-        raise ConfigurationError(f"design must be one of {get_args(Design)}, got {design!r}")
+    one_of("design", design, Design)
     least = {"n_periods": (n_periods, 2), "n_assets": (n_assets, 2), "live": (live, 0), "seed": (seed, 0)}
     least["n_characteristics"] = (n_characteristics, _N_FACTORS)
     for name, (value, lowest) in least.items():
