@@ -52,7 +52,7 @@ class ReleaseData:
     store
         Folder that `VintageStore.save` wrote.
     monthly
-        Vintages of FRED-MD: paths, or patterns such as "md/*.csv".
+        Vintages of FRED-MD: paths, or patterns such as ``md/*.csv``.
     quarterly
         Vintages of FRED-QD for `quarterly_series`.
     quarterly_series
