@@ -21,7 +21,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,9 +31,6 @@ import numpy as np
 from latentfactors._version import __version__
 from latentfactors.errors import (
     ConfigurationError,
-    InsufficientDataError,
-    PanelError,
-    PanelMismatchError,
     StoreError,
 )
 from latentfactors.estimator import at_least
@@ -48,13 +44,11 @@ from latentfactors.nowcast import (
     nowcast,
     nowcast_news,
 )
-from latentfactors.nowcast_snapshots import SNAPSHOT_FORMAT, Snapshot, read_snapshots
-from latentfactors.nowcast_sources import ReleaseData, SeriesEntry, Vintages, open_vintages
+from latentfactors.nowcast_snapshots import SNAPSHOT_FORMAT, Snapshot, check_folder, read_snapshots
+from latentfactors.nowcast_sources import ReleaseData, SeriesEntry, check_series, day_of, open_vintages
 from latentfactors.panel import Panel
-from latentfactors.periods import first_offenders, parse_times
 from latentfactors.search_settings import ModelSearch, read_search
-from latentfactors.settings import as_table, from_toml, make, refuse_unknown, selected
-from latentfactors.validate import count
+from latentfactors.settings import as_table, from_toml, make, named, refuse_unknown, selected
 
 __all__ = ["NowcastJob", "NowcastRun", "parse_nowcast_job", "read_nowcast_job", "run_nowcast_job"]
 
@@ -64,8 +58,6 @@ MODELS = {
     "ptfa": "models.ptfa:PTFAModel",
     "d2fm": "models.d2fm:D2FMModel",
 }
-# Values of a target below which no model learns what it is.
-_FEWEST = 5
 _CONFIGS = {"dfm": "DFMConfig", "ptfa": "PTFAConfig", "d2fm": "D2FMConfig"}
 
 
@@ -109,10 +101,10 @@ class NowcastOptions:
         at_least("ahead", self.ahead, 0)
         if not 0.0 < self.level < 1.0:
             raise ConfigurationError(f"level must lie between 0 and 1, got {self.level!r}")
-        if self.scale == 0.0 or not math.isfinite(self.scale):
+        if not 1e-100 < abs(self.scale) < 1e100:
             raise ConfigurationError(f"scale must be a number other than 0, got {self.scale!r}")
         if self.as_of is not None:
-            _day(self.as_of)
+            day_of(self.as_of, "as_of")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +124,10 @@ class NowcastRunOptions:
     output: str
     refit: bool = True
     n_jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_jobs == 0:
+            raise ConfigurationError("n_jobs must be a number of processes, -1 for all cores, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,23 +292,6 @@ def parse_nowcast_job(config: Mapping[str, Any], folder: str | Path = ".") -> No
     )
 
 
-def _day(as_of: Any) -> np.datetime64:
-    """The day that `as_of` names.
-
-    Raises
-    ------
-    ConfigurationError
-        What is no date.
-    """
-    try:
-        day = parse_times([as_of], name="as_of")[0]
-    except PanelError:
-        day = None
-    if not isinstance(day, np.datetime64):
-        raise ConfigurationError(f"as_of must be a day such as 2016-07-29, got {as_of!r}")
-    return day
-
-
 # ------------------------------------------------------------------------------------ running
 
 
@@ -325,10 +304,13 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
         Bad data or options; nothing is written then.
     """
     store, options = open_vintages(job.data, job.series, job.folder), job.options
-    as_of = store.dates[-1] if options.as_of is None else _day(options.as_of)
+    as_of = store.dates[-1] if options.as_of is None else day_of(options.as_of, "as_of")
     panel = store.as_of(as_of)
     for key, name in (("target", options.target), ("indicator", options.indicator)):
-        _check_series(key, name, store, panel, as_of)
+        check_series(key, name, store, panel, as_of)
+    check_folder(job.output / str(as_of), options.target)
+    # what the snapshot will hold is made before anything is fitted or written
+    vintage = VintageStore.from_vintages([(as_of, panel)])
     snapshots = read_snapshots(job.output, options.target)
     history = tuple(each for each in snapshots if each.as_of < as_of)
     notes = [] if len(history) == len([s for s in snapshots if s.as_of != as_of]) else [
@@ -338,7 +320,10 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
         notes.append(f"nothing was released after {store.dates[-1]}, the last release in the data")
     before = history[-1] if history else None
     model: Any = job.model.clone()
-    old_model: Any = None if before is None else before.model(type(model))
+    day = None if before is None else before.as_of
+    compared = f"compared to the snapshot of {day} in {str(job.output)!r} (another output starts anew)"
+    with named(compared):
+        old_model: Any = None if before is None else before.model(type(model))
     if (before is None or job.run.refit) and job.search is not None:
         model, name = job.search.fit(panel, n_jobs=job.run.n_jobs)
         notes.append(f"{name} was chosen of {job.search.said}")
@@ -356,44 +341,22 @@ def run_nowcast_job(job: NowcastJob) -> NowcastRun:
     found = nowcast(model, panel, options.target, ahead=options.ahead, as_of=as_of, parameter_draws=draws)
     decompositions = {}
     if before is not None:
-        former = before.panel()
-        for period in found.periods:
-            if str(period) in before.means:
-                decompositions[str(period)] = nowcast_news(
-                    old_model, model, former, panel, options.target, period, dates=(before.as_of, as_of)
-                )
+        with named(compared):
+            former = before.panel()
+            for period in found.periods:
+                if str(period) in before.means:
+                    decompositions[str(period)] = nowcast_news(
+                        old_model, model, former, panel, options.target, period, dates=(before.as_of, as_of)
+                    )
     run = NowcastRun(
         job=job, model=model, panel=panel, nowcast=found, news=decompositions, before=before, history=history,
         folder=job.output / str(as_of), notes=tuple(notes),
     )  # fmt: skip
-    _write(run)
+    _write(run, vintage)
     return run
 
 
-def _check_series(key: str, name: str | None, store: Vintages, panel: Panel, as_of: np.datetime64) -> None:
-    """A series has to be there before a model is fitted for it."""
-    labels = panel.assets.tolist()
-    if name is not None and name in labels:
-        seen = int(np.isfinite(panel.wide()[:, labels.index(name)]).sum())
-        if seen < _FEWEST:
-            raise InsufficientDataError(
-                f"[nowcast] {key} {name!r} has {count(seen, 'value')} by {as_of}, expected {_FEWEST} or more "
-                "to learn from: choose a later as_of or another series"
-            )
-    if name is None or name in labels:
-        return
-    if name in store.series and name not in store.exclude:
-        raise InsufficientDataError(
-            f"[nowcast] {key} {name!r} has no value by {as_of}: choose a later as_of or another series"
-        )
-    known = [label for label in store.series if label not in store.exclude]
-    raise PanelMismatchError(
-        f"[nowcast] {key}: there is no series {name!r} in the data, they have "
-        f"{first_offenders(map(repr, known), 6)}: name it as the data do"
-    )
-
-
-def _write(run: NowcastRun) -> None:
+def _write(run: NowcastRun, vintage: VintageStore) -> None:
     import polars as pl
 
     folder, found = run.folder, run.nowcast
@@ -402,7 +365,7 @@ def _write(run: NowcastRun) -> None:
     except OSError as error:
         raise StoreError(f"{str(folder)!r} cannot be written: {error}") from error
     run.model.save(folder / "model")
-    VintageStore.from_vintages([(found.as_of, run.panel)]).save(folder / "vintage")
+    vintage.save(folder / "vintage")
     frame = found.frame(level=run.job.options.level)
     _write_parquet(folder / "nowcasts.parquet", frame)
     if run.news:
@@ -411,6 +374,8 @@ def _write(run: NowcastRun) -> None:
             for period, each in run.news.items()
         ]
         _write_parquet(folder / "news.parquet", pl.concat(parts))
+    else:
+        (folder / "news.parquet").unlink(missing_ok=True)
     document = {
         "format": SNAPSHOT_FORMAT,
         "latentfactors": __version__,

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from latentfactors.errors import LatentFactorsError, StoreError
+from latentfactors.errors import ConfigurationError, LatentFactorsError, StoreError
 from latentfactors.estimator import Estimator
 from latentfactors.nowcast import VintageStore
 from latentfactors.panel import Panel
 from latentfactors.periods import parse_times
 
-__all__ = ["SNAPSHOT_FORMAT", "Snapshot", "read_snapshots"]
+__all__ = ["SNAPSHOT_FORMAT", "Snapshot", "check_folder", "read_snapshots"]
 
 SNAPSHOT_FORMAT = "latentfactors-nowcast"
 
@@ -74,3 +74,21 @@ def read_snapshots(output: str | Path, target: str) -> tuple[Snapshot, ...]:
         except (OSError, KeyError, TypeError, ValueError, LatentFactorsError) as error:
             raise StoreError(f"{str(path)!r} is no snapshot of a nowcast: {error}") from error
     return tuple(sorted(found, key=lambda each: each.as_of))
+
+
+def check_folder(folder: Path, target: str) -> None:
+    """Refuse a day's folder that belongs to another target.
+
+    Raises
+    ------
+    ConfigurationError
+        It does.
+    """
+    try:
+        other = json.loads((folder / "snapshot.json").read_bytes())["target"]
+    except (OSError, ValueError, TypeError, KeyError):  # none there, or a damaged one that is written anew
+        return
+    if other != target:
+        raise ConfigurationError(
+            f"{str(folder)!r} holds the nowcast of {other!r}, not of {target!r}: use another [run] output"
+        )

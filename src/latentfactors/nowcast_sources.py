@@ -12,6 +12,7 @@ them have joins or leaves with its vintage.
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,7 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from latentfactors.errors import ConfigurationError, PanelError
+from latentfactors.errors import (
+    ConfigurationError,
+    InsufficientDataError,
+    PanelError,
+    PanelMismatchError,
+)
 from latentfactors.nowcast import VintageStore
 from latentfactors.panel import Panel
 from latentfactors.periods import Frequency, first_offenders, parse_times
@@ -28,11 +34,14 @@ from latentfactors.readers.fred_vintages import FredVintages
 from latentfactors.rows import Aggregation
 from latentfactors.settings import named
 from latentfactors.transforms import transformation_named
+from latentfactors.validate import count
 
-__all__ = ["ReleaseData", "SeriesEntry", "Vintages", "open_vintages"]
+__all__ = ["ReleaseData", "SeriesEntry", "Vintages", "check_series", "day_of", "open_vintages"]
 
 Described = Mapping[str, Mapping[str, Any]]
 
+# Values of a target below which no model learns what it is.
+_FEWEST = 5
 _OF_A_TABLE = ("series", "period", "release", "value", "frequency")
 _OF_FRED = ("quarterly", "quarterly_series", "codes", "outlier_threshold")
 
@@ -101,10 +110,21 @@ class ReleaseData:
             for name in names:
                 if owner != given[0] and getattr(self, name) != defaults[name]:
                     raise ConfigurationError(f"{name} belongs to {owner}, not to {given[0]}: leave it out")
-        if self.outlier_threshold is not None and not self.outlier_threshold > 0:
-            raise ConfigurationError(f"outlier_threshold must be > 0, got {self.outlier_threshold!r}")
+        if self.outlier_threshold is not None and not 0 < self.outlier_threshold < math.inf:
+            raise ConfigurationError(
+                f"outlier_threshold must be a number > 0, got {self.outlier_threshold!r}"
+            )
+        wanted = self.quarterly_series
+        if self.quarterly is None and wanted != defaults["quarterly_series"]:
+            raise ConfigurationError(
+                "quarterly_series are read from quarterly, which is not named: name its files"
+            )
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise ConfigurationError(
+                f"quarterly_series must name one series or more, each once, got {wanted!r}"
+            )
         if self.first is not None:
-            parse_times([self.first], name="first")
+            day_of(self.first, "first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +184,32 @@ class Vintages:
             kept = [label for label in panel.assets.tolist() if label not in self.exclude]
             panel = panel.select(kept)
         if self.first is not None:
-            start = int(np.searchsorted(panel.times, parse_times([self.first], name="first")[0]))
+            start = int(np.searchsorted(panel.times, day_of(self.first, "first")))
             if start >= panel.n_periods:
                 raise PanelError(f"[data] first = {self.first} lies after the last period, {panel.times[-1]}")
             panel = panel.between(start, panel.n_periods)
+        # differencing empties the first periods; a model fitted to them could not read a vintage without them
+        seen = np.flatnonzero(np.isfinite(panel.wide()).any(axis=1))
+        if seen.size and seen[0]:
+            panel = panel.between(int(seen[0]), panel.n_periods)
         return _describe(panel, self.described)
+
+
+def day_of(value: Any, name: str) -> np.datetime64:
+    """The day that an option names.
+
+    Raises
+    ------
+    ConfigurationError
+        What is no date.
+    """
+    try:
+        day = parse_times([value], name=name)[0]
+    except PanelError:
+        day = None
+    if not isinstance(day, np.datetime64):
+        raise ConfigurationError(f"{name} must be a day such as 2016-07-29, got {value!r}")
+    return day
 
 
 def open_vintages(data: ReleaseData, series: Described, folder: Path) -> Vintages:
@@ -192,6 +233,37 @@ def open_vintages(data: ReleaseData, series: Described, folder: Path) -> Vintage
     return Vintages(
         source=store, dates=store.dates, series=labels, first=data.first, exclude=data.exclude
     )  # fmt: skip
+
+
+def check_series(key: str, name: str | None, store: Vintages, panel: Panel, as_of: np.datetime64) -> None:
+    """Refuse a series that is not there, before a model is fitted for it.
+
+    Raises
+    ------
+    InsufficientDataError, ConfigurationError, PanelMismatchError
+        No or hardly any value by that day; excluded; unknown.
+    """
+    labels = panel.assets.tolist()
+    if name is not None and name in labels:
+        seen = int(np.isfinite(panel.wide()[:, labels.index(name)]).sum())
+        if seen < _FEWEST:
+            raise InsufficientDataError(
+                f"[nowcast] {key} {name!r} has {count(seen, 'value')} by {as_of}, expected {_FEWEST} or more "
+                "to learn from: choose a later as_of or another series"
+            )
+    if name is None or name in labels:
+        return
+    if name in store.series and name not in store.exclude:
+        raise InsufficientDataError(
+            f"[nowcast] {key} {name!r} has no value by {as_of}: choose a later as_of or another series"
+        )
+    if name in store.exclude:
+        raise ConfigurationError(f"[nowcast] {key} {name!r} is excluded by [data] exclude: leave it in")
+    known = [label for label in store.series if label not in store.exclude]
+    raise PanelMismatchError(
+        f"[nowcast] {key}: there is no series {name!r} in the data, they have "
+        f"{first_offenders(map(repr, known), 6)}: name it as the data do"
+    )
 
 
 # ------------------------------------------------------------------------------------ tables
@@ -256,7 +328,8 @@ def _fred(data: ReleaseData, series: Described, folder: Path) -> Vintages:
         _refuse_unknown(stated, labels, where)
     codes = _codes(data, series, folder)
     for path, (names, own) in heads.items():
-        lacking = [name for name in names[len(own) :] if name not in codes]
+        stated = {name for name, code in zip(names, own, strict=False) if code or path not in quarterly}
+        lacking = [name for name in names if name not in stated and name not in codes]
         if lacking:
             raise PanelError(
                 f"[data] {path.name!r} states no transformation code for {len(lacking)} series "
@@ -309,7 +382,7 @@ def _paths(stated: str | Sequence[str] | None, folder: Path, where: str) -> list
     """Files that paths and patterns name."""
     found: list[Path] = []
     for pattern in (stated,) if isinstance(stated, str) else stated or ():
-        if glob.has_magic(pattern):
+        if glob.has_magic(pattern) and not (folder / pattern).is_file():
             matched = sorted(glob.glob(pattern, root_dir=folder))
             if not matched:
                 raise PanelError(f"{where}: no file in {str(folder)!r} matches {pattern!r}")

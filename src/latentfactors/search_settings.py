@@ -71,6 +71,9 @@ def read_search(
             raise ConfigurationError(
                 f"{where} grid {key}: the option also has the value {shown(base[key])}, leave one of them out"
             )
+    for key, values in grid.items():
+        if len({str(value) for value in values}) < len(values):
+            raise ConfigurationError(f"{where} grid {key} holds a value twice: {shown(values)}")
     points = {
         ", ".join(f"{key}={value}" for key, value in zip(grid, values, strict=True)): {
             **base,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -127,7 +128,9 @@ def test_the_vintage_is_what_the_reader_reads(folder):
     found = run_nowcast_job(read_nowcast_job(folder / "config.toml")).panel
     files = [folder / "md" / "2008-05.csv.gz", folder / "qd" / "2008-05.csv"]
     panel = mixed_frequency_panel(*files, outlier_threshold=10)
-    assert found.digests() == panel.digests()
+    # the first month has no growth rates and is left out
+    assert not np.isfinite(panel.wide()[0]).any()
+    assert found.digests() == panel.between(1, panel.n_periods).digests()
     # the other series of the quarterly file has no code and levels below zero: it is not needed
     assert fred_panel(files[1], series=["GDPC1"]).assets.tolist() == ["GDPC1"]
 
@@ -156,7 +159,7 @@ def test_files_without_codes_take_them_from_another_file(capsys, folder):
         found = run_nowcast_job(read_nowcast_job(folder / "config.toml"))
         own = mixed_frequency_panel(folder / "md" / "2008-04.csv", folder / "qd" / "2008-04.csv")
         kept = [name for name in own.assets.tolist() if name != "M6" or not added]
-        np.testing.assert_array_equal(found.panel.wide(), own.select(kept).wide())
+        np.testing.assert_array_equal(found.panel.wide(), own.select(kept).wide()[1:])
 
 
 BAD = {
@@ -173,7 +176,21 @@ BAD = {
     "two": ("first =", 'store = "old"\nfirst =', "got store and monthly"),
     "first": ("2001-01-01", "2031-01-01", "lies after the last period"),
     "day": ("2001-01-01", '"soon"', "first"),
-    "outliers": ("first =", "outlier_threshold = -1\nfirst =", "outlier_threshold must be > 0"),
+    "outliers": ("first =", "outlier_threshold = -1\nfirst =", "outlier_threshold must be a number > 0"),
+    "year": ("2001-01-01", "2001", "first must be a day such as 2016-07-29, got 2001"),
+    "jobs": ('"nowcasts"', '"nowcasts"\nn_jobs = 0', "n_jobs must be a number of processes"),
+    "excluded": ("first =", 'exclude = ["GDPC1"]\nfirst =', "'GDPC1' is excluded by [data] exclude"),
+    "no code": (
+        '"qd/*.csv"',
+        '"qd/*.csv"\nquarterly_series = ["OTHER"]',
+        "states no transformation code for 1",
+    ),
+    "no quarterly": (
+        'quarterly = "qd/*.csv"',
+        'quarterly_series = ["GNP"]',
+        "quarterly_series are read from",
+    ),
+    "twice": ('"qd/*.csv"', '"qd/*.csv"\nquarterly_series = ["GDPC1", "GDPC1"]', "each once"),
     "lag": ('group = "output"', 'publication_lag = "soon"', "publication_lag"),
     "scale": ("scale = 400", "scale = 0", "scale must be"),
     "level": ("scale = 400", "level = 90", "level must lie between 0 and 1"),
@@ -197,3 +214,53 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(capsys, folder, case):
     assert len(err.splitlines()) == 1
     assert any(part in err for part in message.split("|")), err
     assert not (folder / "nowcasts").exists()
+
+
+def test_a_value_from_the_future_of_its_file_leaves_nothing_behind(capsys, folder):
+    with (folder / "qd" / "2008-05.csv").open("a") as file:
+        file.write("6/1/2008,-1,5500\n9/1/2008,-1,5510\n")
+    code, out, err = run(capsys, "nowcast", folder / "config.toml")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "'GDPC1' of 2008-09-30 cannot come out on 2008-05-31" in err
+    assert not (folder / "nowcasts").exists()
+
+
+def test_a_later_first_period_is_compared_to_the_snapshot_before(capsys, folder):
+    (folder / "config.toml").write_text(CONFIG.replace("first = 2001-01-01\n", ""))
+    assert run(capsys, "nowcast", folder / "config.toml", "--as-of", "2008-04-30")[0] == 0
+    code, out, err = run(capsys, "nowcast", folder / "config.toml")
+    assert (code, err) == (0, "")
+    assert "since 2008-04-30" in out
+
+
+def test_a_folder_of_a_day_belongs_to_one_target_and_keeps_no_stale_news(capsys, folder):
+    config = folder / "config.toml"
+    for day in ("2008-04-30", "2008-05-31"):
+        assert run(capsys, "nowcast", config, "--as-of", day)[0] == 0
+    config.write_text(CONFIG.replace('"GDPC1"', '"M1"'))
+    code, _, err = run(capsys, "nowcast", config)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "holds the nowcast of 'GDPC1', not of 'M1': use another [run] output" in err
+    config.write_text(CONFIG.replace('type = "dfm"', 'type = "ptfa"\ntargets = ["GDPC1"]'))
+    code, _, err = run(capsys, "nowcast", config)
+    assert (code, len(err.splitlines())) == (2, 1)
+    # the snapshot before is gone: so is what was said about it
+    shutil.rmtree(folder / "nowcasts" / "2008-04-30")
+    config.write_text(CONFIG)
+    assert run(capsys, "nowcast", config)[0] == 0
+    assert not (folder / "nowcasts" / "2008-05-31" / "news.parquet").exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "quote"])
+def test_a_damaged_file_is_one_line(capsys, folder, damage):
+    path = folder / "md" / "2008-05.csv.gz"
+    if damage == "flipped":
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 0xFF
+        path.write_bytes(bytes(raw))
+    else:
+        path.write_bytes(gzip.compress(b'sasdate,"' + b"M" * 140_000 + b"\n"))
+    code, out, err = run(capsys, "nowcast", folder / "config.toml")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "2008-05.csv.gz" in err
+    assert "cannot be read" in err

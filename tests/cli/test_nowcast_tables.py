@@ -102,6 +102,11 @@ WRONG = {
         CONFIG,
         "missing or unparseable dates",
     ),
+    "years": (
+        lambda each: each.with_columns(pl.col("period").dt.year()),
+        CONFIG,
+        "column period: expected dates",
+    ),
     "empty": (lambda each: each[:0], CONFIG, "there must be lines"),
     "nothing known": (
         lambda each: each.with_columns(pl.lit(None, dtype=pl.Float64).alias("value")),

@@ -143,6 +143,8 @@ search = { grid = { hidden_units = [[8], [8, 4]], decoder = ["linear"] }, target
         ("grid = { n_factors = [1, 2, 3] }, ", "", "'PCA' search: grid is missing"),
         ("n_factors = [1, 2, 3]", "", "'PCA' search grid must hold 1 to 1,000 candidates, got none"),
         ("n_factors = [1, 2, 3]", "n_factors = 3", "n_factors must be a list of values to try, got 3"),
+        ("n_factors = [1, 2, 3]", "n_factors = [1, 1]", "grid n_factors holds a value twice"),
+        ("n_factors = [1, 2, 3]", "n_factors = ['1', 1]", "grid n_factors holds a value twice"),
         ("n_factors = [1, 2, 3]", "n_factors = []", "grid n_factors must be a list of values to try"),
         ("n_factors = [1, 2, 3]", "factors = [1]", r"\(factors=1\) model \(pca\): unknown key 'factors'"),
         ("n_factors = [1, 2, 3]", "n_factors = ['two']", "n_factors must be a whole number, got 'two'"),

@@ -191,3 +191,30 @@ def test_the_choice_reaches_the_state_space():
         back = law.parameters.loadings @ np.linalg.inv(law.code_map) @ np.array([[1.0, 0.5], [-0.3, 2.0]]).T
         off[generalised] = np.sqrt(np.mean((back - loadings) ** 2))
     assert off[True] < 0.5 * off[False]
+
+
+@pytest.mark.parametrize("autoregressive", [True, False])
+def test_least_squares_stays_least_squares_for_overlapping_quarters(autoregressive):
+    rng = np.random.default_rng(1)
+    months, noise = rng.normal(size=(120, 2)), rng.normal(size=120)
+    design, quarters = np.full((120, 2), np.nan), np.full((120, 1), np.nan)
+    for t in range(4, 120):
+        design[t] = sum(MARIANO_MURASAWA[lag] * months[t - lag] for lag in range(5))
+    for t in range(5, 120, 3):
+        quarters[t, 0] = design[t] @ [1.0, 0.5] + sum(
+            MARIANO_MURASAWA[lag] * noise[t - lag] for lag in range(5)
+        )
+    found = regress_gapped(
+        np.zeros((1, 2)), months, quarters, MARIANO_MURASAWA[None], autoregressive=autoregressive,
+        generalised=False,
+    )  # fmt: skip
+    slopes, intercept = dense(np.zeros(2), design, quarters[:, 0], np.eye(120))
+    np.testing.assert_allclose(found.loadings[0], slopes, rtol=1e-10)
+    assert found.intercept[0] == pytest.approx(intercept, abs=1e-12)
+    assert np.nanmean(found.residuals) == pytest.approx(0.0, abs=1e-12)
+    other = regress_gapped(
+        np.zeros((1, 2)), months, quarters, MARIANO_MURASAWA[None], autoregressive=autoregressive,
+        generalised=True,
+    )  # fmt: skip
+    assert np.abs(other.loadings - found.loadings).max() > 1e-3
+    assert np.nanmean(other.residuals) == pytest.approx(0.0, abs=1e-12)

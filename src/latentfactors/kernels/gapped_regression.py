@@ -6,7 +6,8 @@
 and the first one has the stationary variance. Divided by their standard deviations these lines are white, so
 least squares on them is exact generalised least squares, whatever the gaps; no covariance matrix is formed.
 An aggregate Y_t = sum_l w_l (lambda'x_(t-l) + e_(t-l)) is whitened by the Cholesky factor of its terms'
-covariances. With phi = 0 all of this is ordinary least squares.
+covariances, which overlapping months fill even for phi = 0; ordinary least squares leaves them out of
+account.
 
 In turns             lambda and a given phi, (phi, s) given what they leave: each step raises the Gaussian
                      likelihood (without a prior), until loadings and phi stand still
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from latentfactors.kernels.dynamic_factor_em import SMALLEST_VARIANCE, aggregate
 from latentfactors.kernels.gapped_residuals import aggregate_covariance, fit_aggregate, fit_gapped
@@ -77,7 +79,7 @@ def regress_gapped(
     weights : (n, L) of aggregates, newest first
     autoregressive : whether the terms are AR(1)
     generalised : loadings given phi in turns with phi; else ordinary least squares, phi once from what it
-        leaves. The same thing for iid terms
+        leaves. The same thing for iid terms of ordinary series
     """
     n = values.shape[1]
     designs = {w.tobytes(): aggregate(factors, w) for w in weights}
@@ -89,7 +91,11 @@ def regress_gapped(
         change = np.zeros(series.size)
         for place, i in enumerate(series.tolist()):
             found, intercept[i], residuals[:, i] = regress_towards(
-                prior[i], designs[weights[i].tobytes()], values[:, i], float(persistence[i]), weights[i]
+                prior[i],
+                designs[weights[i].tobytes()],
+                values[:, i],
+                float(persistence[i]),
+                weights[i] if generalised else np.ones(1),
             )
             change[place] = np.abs(found - loadings[i]).max(initial=0.0)
             loadings[i] = found
@@ -99,15 +105,15 @@ def regress_gapped(
         return change
 
     moving, rounds = np.arange(n), 0
-    refit(moving)
+    refit(moving)  # phi is 0 here
     while generalised and autoregressive and moving.size and rounds < _ROUNDS:
         rounds += 1
         moving = moving[refit(moving) > _SETTLED]
-    if rounds:
+    if generalised:
         seen = np.isfinite(residuals)
         rest = np.where(seen, residuals, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         intercept, residuals = intercept + rest, residuals - rest
-        persistence, variance = idiosyncratic_law(residuals, weights, autoregressive=True)
+        persistence, variance = idiosyncratic_law(residuals, weights, autoregressive=autoregressive)
     return GappedRegression(loadings, intercept, residuals, persistence, variance, rounds)
 
 
@@ -145,7 +151,7 @@ def whiten(block: FloatArray, periods: IntArray, phi: float, weights: FloatArray
     if (weights[1:] != 0.0).any():
         covariance = aggregate_covariance(periods, weights, phi)
         root = np.linalg.cholesky(covariance / covariance[0, 0])
-        return np.asarray(np.linalg.solve(root, block), dtype=np.float64)
+        return np.asarray(solve_triangular(root, block, lower=True), dtype=np.float64)
     if phi == 0.0:
         return block
     power = (phi ** np.diff(periods))[:, None]

@@ -86,6 +86,12 @@ def refuse_early(
     label: Any, periods: npt.NDArray[Any], releases: npt.NDArray[Any], frequency: Frequency
 ) -> None:
     """Nothing comes out before its period begins."""
+    for name, given in (("period", periods), ("release", releases)):
+        if not np.issubdtype(given.dtype, np.datetime64):
+            raise PanelError(
+                f"column {name}: expected dates, got {given.dtype} in the lines of series {label!r}: "
+                "write the period's last day"
+            )
     early = releases <= shift(periods, -1, frequency)
     if early.any():
         raise PanelError(

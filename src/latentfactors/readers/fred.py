@@ -22,6 +22,7 @@ import csv
 import gzip
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,10 @@ Codes = Mapping[str, int | str]
 
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})|(\d{4})-(\d{2})-(\d{2})")
 _VINTAGE = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_m](\d{1,2})(?!\d)")
+# what damaged, cut or locked archives raise
+_UNREADABLE = (
+    OSError, EOFError, IndexError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _MISSING = {"", "na", "nan", ".", "#n/a"}
 _TRANSFORMED = "FRED transformation codes"
 
@@ -111,7 +116,7 @@ def read_fred_csv(path: str | Path) -> FredFile:
     """
     rows = [
         (number, [cell.strip() for cell in row])
-        for number, row in enumerate(csv.reader(read_lines(path)), start=1)
+        for number, row in enumerate(_cells(read_lines(path), path), start=1)
         if any(cell.strip() for cell in row)
     ]
     names = _names(rows[0][1] if rows else [""], path)
@@ -248,7 +253,7 @@ def read_fred_head(
     PanelError
         A file that cannot be read, or whose header is not one of FRED-MD or FRED-QD.
     """
-    rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path)[:5])]
+    rows = [[cell.strip() for cell in row] for row in _cells(read_lines(path)[:5], path)]
     names = _names(rows[0] if rows else [""], path)
     heads = [row[1:] for row in rows[1:] if row and row[0].rstrip(":").casefold() == "transform"]
     days = [_day_of(row[0]) for row in rows[1:] if row]
@@ -271,12 +276,19 @@ def read_lines(path: str | Path) -> list[str]:
                 raw = archive.read(archive.namelist()[0])
         else:
             raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise PanelError(f"{str(path)!r} cannot be read: {error}") from error
     return raw.decode("utf-8-sig", errors="replace").splitlines()
 
 
 # ------------------------------------------------------------------------------------------- the parts
+
+
+def _cells(lines: list[str], path: str | Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines))
+    except csv.Error as error:
+        raise PanelError(f"{str(path)!r} cannot be read as CSV: {error}") from None
 
 
 def _names(head: list[str], path: str | Path) -> tuple[str, ...]:
