@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -178,6 +179,13 @@ def test_figures_show_what_was_found():
     path = figures.nowcast_path_figure(record, rivals={"AR(1)": record})
     assert path.data[2].x[0] == "2001-04-30"
     np.testing.assert_allclose(path.data[0].y[:2], [1 + 1.6448536, 2 + 0.5 * 1.6448536])
+    quarters = np.array(["2001-03-31", "2001-06-30"], dtype="datetime64[D]")
+    both = replace(record, as_of=record.as_of[[0, 0]], period=quarters)
+    several = figures.nowcast_path_figure(both, banded=quarters[1])
+    assert [each.name for each in several.data if each.showlegend] == [
+        "2001-03-31", "released", "90% interval", "2001-06-30",
+    ]  # fmt: skip
+    assert len({each.line.color for each in several.data if each.mode == "lines+markers"}) == 2
 
 
 # ------------------------------------------------------------------------------------ other models, densities

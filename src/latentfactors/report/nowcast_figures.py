@@ -18,12 +18,19 @@ from latentfactors.report.style import PALETTE, SHADE, as_dates, finished, go, l
 __all__ = ["fan_figure", "indicator_figure", "news_figure", "nowcast_path_figure"]
 
 FloatArray = npt.NDArray[np.float64]
+_APART = 6  # paths that a reader can tell apart
 
 
 def nowcast_path_figure(
-    record: NowcastRecord, *, level: float = 0.9, rivals: Mapping[str, NowcastRecord] | None = None
+    record: NowcastRecord,
+    *,
+    level: float = 0.9,
+    rivals: Mapping[str, NowcastRecord] | None = None,
+    banded: Any = None,
 ) -> go.Figure:
     """Nowcasts of every period as information came in, their intervals, and what was released.
+
+    Up to six periods have lines of their own look; more, whose paths follow each other, share one.
 
     Parameters
     ----------
@@ -33,24 +40,32 @@ def nowcast_path_figure(
         Of the intervals.
     rivals
         Name -> records drawn as lines without intervals.
+    banded
+        The one period whose interval is drawn, where several on the same days would cover each other; None:
+        all.
     """
     z = normal_quantile(0.5 + level / 2)
     figure = go.Figure()
-    for i, period in enumerate(np.unique(record.period)):
+    periods = np.unique(record.period)
+    apart = 1 < periods.size <= _APART
+    for i, period in enumerate(periods):
         rows = np.flatnonzero(record.period == period)
         rows = rows[np.argsort(record.as_of[rows], kind="stable")]
         x, mean = as_dates(record.as_of[rows]), record.forecast[rows]
         spread = z * np.sqrt(record.variance[rows])
         first = i == 0
-        if np.isfinite(spread).all():
+        if np.isfinite(spread).all() and (banded is None or period == banded):
             figure.add_scatter(
                 x=np.concatenate([x, x[::-1]]), y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
                 mode="lines", fill="toself", fillcolor=SHADE, line={"width": 0}, hoverinfo="skip",
-                name=f"{level:.0%} interval", legendgroup="interval", showlegend=first,
+                name=f"{level:.0%} interval", legendgroup="interval",
+                showlegend=first or banded is not None,
             )  # fmt: skip
         figure.add_scatter(
-            x=x, y=mean, mode="lines+markers", line={"color": PALETTE[0], "width": 1.6}, marker={"size": 4},
-            name="nowcast", legendgroup="nowcast", showlegend=first,
+            x=x, y=mean, mode="lines+markers", marker={"size": 4},
+            line=line_style(i) if apart else {"color": PALETTE[0], "width": 1.6},
+            name=str(period)[:10] if apart else "nowcast", legendgroup=f"{period}" if apart else "nowcast",
+            showlegend=first or apart,
             hovertemplate=f"%{{x}}: %{{y:.3g}} for {str(period)[:7]}<extra></extra>",
         )  # fmt: skip
         realised = record.realised[rows[-1]]

@@ -91,12 +91,15 @@ def _path(run: NowcastRun) -> list[tuple[Any, ...]]:
         as_of=days, period=periods, days_to_release=np.zeros(days.size, dtype=np.int64), forecast=means,
         variance=spreads, realised=np.full(days.size, np.nan),
     )  # fmt: skip
-    figure = figures.nowcast_path_figure(record, level=run.job.options.level)
+    running = [period for period, kind in zip(found.periods, found.kinds, strict=True) if kind == "nowcast"]
+    banded = (running or list(found.periods))[-1]
+    figure = figures.nowcast_path_figure(record, level=run.job.options.level, banded=banded)
     text = (
         f"{count(len(run.history), 'earlier snapshot')} of the same target."
         if run.history
         else "The first snapshot."
     )
+    text += f" The interval is that of {banded}." if len(found.periods) > 1 else ""
     lines = [[period, _number(value), _number(mean)] for period, (value, mean) in run.came_out.items()]
     heads = ["came out since the last snapshot", "value", "nowcast then"]
     return [("path", "Path", text, (heads, lines) if lines else None, _drawn(_in_units(figure, run)))]
