@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from latentfactors.kernels.dynamic_factor_moments import ResidualMoments
 from latentfactors.kernels.idiosyncratic import autoregress
@@ -105,7 +106,7 @@ def fit_aggregate(
     grid = _GRID if autoregressive and values.size >= _FEWEST else np.zeros(1)
     for phi in grid.tolist():
         root = np.linalg.cholesky(aggregate_covariance(periods, weights, phi))
-        white = np.linalg.solve(root, values)
+        white = solve_triangular(root, values, lower=True)
         s = max(float(white @ white) / values.size, smallest_variance)
         objective = values.size * np.log(s) + float(white @ white) / s + 2.0 * np.log(np.diag(root)).sum()
         if objective < best:
@@ -116,8 +117,10 @@ def fit_aggregate(
 def aggregate_covariance(periods: npt.NDArray[np.intp], weights: FloatArray, phi: float) -> FloatArray:
     """(m, m) covariances of aggregates observed in these periods, for innovations of variance 1."""
     distance = np.abs(np.subtract.outer(periods, periods))
-    lags = np.subtract.outer(np.arange(weights.size), np.arange(weights.size))
-    pairs, longest = np.outer(weights, weights), int(distance.max())
+    longest, reach = int(distance.max()), weights.size - 1
     power = phi ** np.arange(longest + weights.size) / (1.0 - phi**2)
-    by_distance = np.array([(pairs * power[np.abs(k - lags)]).sum() for k in range(longest + 1)])
+    # sum over pairs of weights that lie l months apart, l = -reach..reach
+    pairs = np.correlate(weights, weights, mode="full")
+    apart = np.abs(np.subtract.outer(np.arange(longest + 1), np.arange(-reach, reach + 1)))
+    by_distance = power[apart] @ pairs
     return by_distance[distance]
