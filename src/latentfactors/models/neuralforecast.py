@@ -326,7 +326,8 @@ def left_alone() -> Iterator[None]:
 
     The library seeds all generators of the process, and says so in its log.
     """
-    # Importing sets log levels and filters of its own, so it comes first.
+    # Importing sets log levels and filters of its own, so it comes first. What it and its trainer warn of is
+    # about their own options and not about the caller's data; the caller's filters stand again afterwards.
     with warnings.catch_warnings(), suppress(ImportError):
         warnings.simplefilter("ignore")
         importlib.import_module("neuralforecast")

@@ -53,9 +53,7 @@ Codes = Mapping[str, int | str]
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})|(\d{4})-(\d{2})-(\d{2})")
 _VINTAGE = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_m](\d{1,2})(?!\d)")
 # what damaged, cut or locked archives raise
-_UNREADABLE = (
-    OSError, EOFError, IndexError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+_UNREADABLE = (OSError, EOFError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _MISSING = {"", "na", "nan", ".", "#n/a"}
 _TRANSFORMED = "FRED transformation codes"
 
