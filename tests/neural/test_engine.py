@@ -21,9 +21,10 @@ from latentfactors.errors import (
 )
 from latentfactors.neural import require_deep
 from latentfactors.neural.alignment import align_members, living_members, principal_turn
+from latentfactors.neural.batch_norm import batch_forward
 from latentfactors.neural.batches import bucket, padded_order, period_batches, row_batches
 from latentfactors.neural.config import OptimiserSpec
-from latentfactors.neural.perceptron import batch_forward, forward, fresh_layers, fresh_parameters
+from latentfactors.neural.perceptron import forward, fresh_layers, fresh_parameters
 from latentfactors.neural.primitive import Ensemble, GradientStep, Objective, train
 from latentfactors.simulate import characteristic_panel
 

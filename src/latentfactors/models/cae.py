@@ -36,7 +36,8 @@ from latentfactors.kernels import sufficient
 from latentfactors.kernels.static import factor_names
 from latentfactors.model import input_unit_state
 from latentfactors.neural import TrainingConfig, require_deep
-from latentfactors.neural.alignment import align_members, principal_turn
+from latentfactors.neural.alignment import principal_turn
+from latentfactors.neural.ensemble import remembered
 from latentfactors.neural.members import Members
 from latentfactors.neural.network_model import NetworkModel
 from latentfactors.neural.perceptron import fresh_members
@@ -312,13 +313,16 @@ class CAEModel(NetworkModel[CAEConfig, CAEEstimates]):
         assert panel.characteristics is not None
         with threadpool_limits(limits=1, user_api="blas"):
             loadings = members.loadings(panel.characteristics, panel.offsets)
-            factors = sufficient.conditional_factors(
-                loadings, panel.values, panel.offsets, min_observed=min_observed
-            )
-            if self.config.factors == "network":
-                found = members.network_factors(self.factor_inputs(panel, gaps=True))
-                factors = np.where(np.isfinite(factors), found, np.nan)
-        return loadings, factors
+            return loadings, self._factors(panel, members, loadings, min_observed)
+
+    def _factors(self, panel: Panel, members: Members, loadings: FloatArray, min_observed: int) -> FloatArray:
+        factors = sufficient.conditional_factors(
+            loadings, panel.values, panel.offsets, min_observed=min_observed
+        )
+        if self.config.factors == "network":
+            found = members.network_factors(self.factor_inputs(panel, gaps=True))
+            factors = np.where(np.isfinite(factors), found, np.nan)
+        return factors
 
     # ---------------------------------------------------------------- from training to estimates
 
@@ -338,9 +342,10 @@ class CAEModel(NetworkModel[CAEConfig, CAEEstimates]):
             input_scale=data.input_scale,
         )
         with threadpool_limits(limits=1, user_api="blas"):
-            gram = raw.gram(panel.characteristics, panel.offsets, panel.observed)
-            aligned = replace(raw, maps=align_members(gram, k))
-            loadings, factors = self._read(panel, aligned, data.min_observed)
+            own = remembered(raw.own(panel.characteristics), n_members, panel.n_rows, k)
+            aligned = raw.aligned(own, panel.offsets, panel.observed)
+            loadings = aligned.common_loadings(own, panel.offsets)
+            factors = self._factors(panel, aligned, loadings, data.min_observed)
             turn = principal_turn(loadings[panel.observed], factors)
         loadings, factors = loadings @ turn, factors @ np.linalg.inv(turn).T
         estimates = CAEEstimates(

@@ -34,7 +34,8 @@ from latentfactors.kernels import sufficient
 from latentfactors.kernels.static import factor_names
 from latentfactors.model import input_unit_state
 from latentfactors.neural import require_deep
-from latentfactors.neural.alignment import align_members, principal_turn
+from latentfactors.neural.alignment import principal_turn
+from latentfactors.neural.ensemble import remembered
 from latentfactors.neural.histories import (
     first_periods,
     joined_past,
@@ -360,9 +361,10 @@ class NeurIFModel(NetworkModel[NeurIFConfig, NeurIFEstimates]):
             window=self.config.window,
         )
         with threadpool_limits(limits=1, user_api="blas"):
-            gram = raw.gram(panel.characteristics, panel.offsets, position, panel.observed)
-            aligned = replace(raw, maps=align_members(gram, k))
-            loadings, factors = self._read(panel, aligned, position, data.min_observed)
+            own = remembered(raw.own(panel.characteristics, position), n_members, panel.n_rows, k)
+            aligned = raw.aligned(own, panel.offsets, panel.observed)
+            loadings = aligned.common_loadings(own, panel.offsets)
+            factors = self._factors(panel, loadings, data.min_observed)
             turn = principal_turn(loadings[panel.observed], factors)
             # the ridge knows lengths: once loadings are white, factors change with rotations only
             white = self._factors(panel, loadings @ turn, data.min_observed)

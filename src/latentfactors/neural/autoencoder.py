@@ -22,8 +22,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from latentfactors.neural.batch_norm import batch_forward
 from latentfactors.neural.batches import Batch
-from latentfactors.neural.perceptron import Activation, batch_forward, forward
+from latentfactors.neural.perceptron import Activation, forward
 from latentfactors.neural.primitive import GradientStep, Learner, Objective, StepReport
 
 __all__ = ["DenoisingAutoencoder", "DenoisingCarry", "DenoisingStep", "Months", "monte_carlo_codes"]

@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from latentfactors.neural.batch_norm import batch_hidden
 from latentfactors.neural.batches import Batch
-from latentfactors.neural.perceptron import batch_forward, forward
+from latentfactors.neural.perceptron import depth, forward
 from latentfactors.neural.primitive import ValidatedObjective
 
 __all__ = ["ConditionalAutoencoder"]
@@ -31,11 +32,14 @@ class ConditionalAutoencoder(ValidatedObjective):
         """The penalised loss of a batch, and batch norm's new moments."""
         z, r = batch.rows["z"], batch.rows["r"]
         n_periods, n, _ = z.shape
-        loadings, layers = batch_forward(
+        hidden, layers = batch_hidden(
             z.reshape(n_periods * n, -1), batch.mask.reshape(-1), parameters, layers
         )
-        factors = batch.periods["x"] @ parameters["factor_weight"]
-        fitted = (loadings.reshape(-1, n_periods, n) * factors.T[:, :, None]).sum(axis=0)
+        # beta'f = h'(W f) + b'f: one vector a period in place of K loadings a row
+        factors, last = batch.periods["x"] @ parameters["factor_weight"], depth(parameters)
+        slopes = factors @ parameters[f"weight_{last}"].T
+        fitted = jnp.einsum("hpn,ph->pn", hidden.reshape(-1, n_periods, n), slopes)
+        fitted = fitted + (factors @ parameters[f"bias_{last}"])[:, None]
         error = (r - fitted) * batch.mask
         loss = jnp.vdot(error, error) / batch.mask.sum()
         if self.l1:

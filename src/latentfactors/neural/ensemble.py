@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from latentfactors.estimator import freeze
-from latentfactors.neural.alignment import living_members, one_member
+from latentfactors.neural.alignment import align_members, living_members, one_member
 from latentfactors.rows import read_only
 
-__all__ = ["Ensemble", "OwnLoadings"]
+__all__ = ["Ensemble", "OwnLoadings", "remembered"]
 
 FloatArray = npt.NDArray[np.float64]
 OwnLoadings = Callable[[slice], FloatArray]
 """Rows of a period -> (M, n, K) loadings, each member's in its own space."""
+_MOST_REMEMBERED = 1 << 25  # numbers, 256 MB
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,6 +83,10 @@ class Ensemble:
                 out[rows] = (own(rows)[living] @ self.maps[living]).mean(axis=0)
         return out
 
+    def aligned(self, own: OwnLoadings, offsets: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> Self:
+        """With maps that bring the members' loadings on the rows that were seen together."""
+        return replace(self, maps=align_members(self.joint_gram(own, offsets, seen), self.maps.shape[2]))
+
     def joint_gram(
         self, own: OwnLoadings, offsets: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
     ) -> FloatArray:
@@ -94,3 +99,17 @@ class Ensemble:
                 joined = own(rows)[:, seen[rows]].transpose(1, 0, 2).reshape(-1, size)
                 total += joined.T @ joined
         return total / max(int(seen.sum()), 1)
+
+
+def remembered(own: OwnLoadings, n_members: int, n_rows: int, n_factors: int) -> OwnLoadings:
+    """The same loadings, kept for a second reading where all of them find room."""
+    if n_members * n_rows * n_factors > _MOST_REMEMBERED:
+        return own
+    kept: dict[int, FloatArray] = {}
+
+    def again(rows: slice) -> FloatArray:
+        if rows.start not in kept:
+            kept[rows.start] = own(rows)
+        return kept[rows.start]
+
+    return again

@@ -54,17 +54,7 @@ class InstrumentedMembers(Ensemble):
         position: FloatArray | None,
     ) -> FloatArray:
         """(R, K) mean loadings in the common space; position (R,) of firms where the networks see it."""
-        return self.common_loadings(self._own(characteristics, position), offsets)
-
-    def gram(
-        self,
-        characteristics: npt.NDArray[Any],
-        offsets: npt.NDArray[np.int64],
-        position: FloatArray | None,
-        seen: npt.NDArray[np.bool_],
-    ) -> FloatArray:
-        """(M K, M K) joint Gram matrix of the members' own loadings, see `Ensemble.joint_gram`."""
-        return self.joint_gram(self._own(characteristics, position), offsets, seen)
+        return self.common_loadings(self.own(characteristics, position), offsets)
 
     def gates(self, characteristics: npt.NDArray[Any]) -> FloatArray:
         """(n, L) mean channel gates of rows (n, L); 1 without a gate."""
@@ -93,8 +83,8 @@ class InstrumentedMembers(Ensemble):
         """(K,) mean of the training months' premia of an embedding, in input units and the common space."""
         return self._common([self._mean_embedding(m, weights) for m, weights in enumerate(self._each())])
 
-    def _own(self, characteristics: npt.NDArray[Any], position: FloatArray | None) -> OwnLoadings:
-        """All rows of a period see each other, so a period is the smallest piece."""
+    def own(self, characteristics: npt.NDArray[Any], position: FloatArray | None) -> OwnLoadings:
+        """Own loadings of rows of (R, L). Those of a period see each other: it is the smallest piece."""
 
         def of_period(rows: slice) -> FloatArray:
             z = self.standardised(characteristics[rows])

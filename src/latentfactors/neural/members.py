@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentfactors.neural.ensemble import Ensemble
+from latentfactors.neural.ensemble import Ensemble, OwnLoadings
 from latentfactors.neural.perceptron import forward
 
 __all__ = ["Members"]
@@ -32,19 +32,14 @@ class Members(Ensemble):
 
     def loadings(self, characteristics: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> FloatArray:
         """(R, K) mean loadings in the common space."""
-        return self.common_loadings(lambda rows: self._own(characteristics[rows]), offsets)
+        return self.common_loadings(self.own(characteristics), offsets)
 
-    def gram(
-        self, characteristics: npt.NDArray[Any], offsets: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
-    ) -> FloatArray:
-        """(M K, M K) joint Gram matrix of the members' own loadings, see `Ensemble.joint_gram`."""
-        return self.joint_gram(lambda rows: self._own(characteristics[rows]), offsets, seen)
+    def own(self, characteristics: npt.NDArray[Any]) -> OwnLoadings:
+        """The members' own loadings of rows of (R, L)."""
+        return lambda rows: forward(self.standardised(characteristics[rows]), self.parameters, self.layers)
 
     def network_factors(self, inputs: FloatArray) -> FloatArray:
         """(T, K) factors of the factor network from portfolios (T, Q), in input units."""
         weights, maps = self.parameters["factor_weight"][self.living], self.maps[self.living]
         own = self.scale * ((inputs / self.input_scale) @ weights)
         return (own @ np.linalg.inv(maps).transpose(0, 2, 1)).mean(axis=0)
-
-    def _own(self, characteristics: npt.NDArray[Any]) -> FloatArray:
-        return forward(self.standardised(characteristics), self.parameters, self.layers)
