@@ -561,6 +561,15 @@ D2FM_CONFIGS = {
         max_iterations=3,
         n_draws=10,
     ),
+    "linear decoder, likelihood": D2FMConfig(
+        n_factors=2,
+        hidden_units=(8,),
+        likelihood_iterations=20,
+        epochs_per_iteration=30,
+        pretraining_epochs=60,
+        max_iterations=3,
+        n_draws=10,
+    ),
     "symmetric decoder": D2FMConfig(
         n_factors=2,
         hidden_units=(6,),

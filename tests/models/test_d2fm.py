@@ -316,6 +316,8 @@ def test_another_window_runs_through_the_compiled_program(truth):
         ({"learning_rate_decay": 1.5}, "learning_rate_decay"),
         ({"dynamics_weight": float("nan")}, "dynamics_weight"),
         ({"loadings": "ols"}, "loadings"),
+        ({"likelihood_iterations": -1}, "likelihood_iterations"),
+        ({"likelihood_iterations": 5, "decoder": "symmetric"}, "needs decoder='linear'"),
         ({"device": "tpu"}, "device"),
         ({"pretraining_epochs": 0, "max_iterations": 0}, "train nothing"),
     ],
@@ -390,6 +392,43 @@ def test_loadings_by_least_squares_are_those_as_printed(truth):
     ]
     same = [fitted(truth.panel, config)[0].estimates.loadings for config in white]
     np.testing.assert_array_equal(*same)
+
+
+def test_likelihood_from_the_codes_brings_few_series_up_to_the_linear_model():
+    """Codes of ten series are noisy, and a law read off them smooths too little."""
+    truth = dynamic_factor_panel(96, 10, 2, rho=0.9, alpha=0.0, missing=0.2, seed=5)
+
+    def found(model):
+        return trace_r_squareds(truth.factors, model.smooth(truth.panel).factor_returns)["intercept"]
+
+    peer = DynamicFactorModel(DFMConfig(n_factors=2, factor_lags=2, tolerance=1e-3))
+    peer.fit(truth.panel)
+    printed, summary = fitted(truth.panel)
+    assert "loglikelihood" not in summary.metrics
+    refined, summary = fitted(truth.panel, likelihood_iterations=50)
+    assert found(printed) < found(peer) - 0.05
+    assert found(refined) > found(peer) - 0.02
+    best = peer.summary.objective[-1]
+    assert summary.metrics["loglikelihood_of_codes"] < best - 20.0
+    assert summary.metrics["loglikelihood"] == pytest.approx(best, abs=0.5)
+    # the network is the same one, its codes now a noisy reading of the factors
+    for name, array in printed.estimates.network.encoder.items():
+        np.testing.assert_array_equal(array, refined.estimates.network.encoder[name])
+    factors = refined.smooth(truth.panel).factor_returns
+    mapped = refined.estimates.code_mean + factors @ refined.estimates.code_map.T
+    assert trace_r_squareds(refined.encode(truth.panel), mapped)["centred"] > 0.6
+
+
+def test_likelihood_iterations_keep_quarters_aggregates(quarterly):
+    panel, printed = quarterly
+    refined, summary = fitted(panel, likelihood_iterations=20)
+    assert summary.metrics["loglikelihood"] > summary.metrics["loglikelihood_of_codes"]
+    again = fitted(mixed(order=np.roll(np.arange(12), 5)), likelihood_iterations=20)[0]
+    np.testing.assert_allclose(again.estimates.loadings, refined.estimates.loadings, rtol=1e-6, atol=1e-9)
+    # the trained law and the refined one speak of the same months
+    cells = [("s11", panel.times[-1])]
+    laws = [model.conditional(panel, cells).mean[0] for model in (printed, refined)]
+    assert abs(laws[0] - laws[1]) < 1.0
 
 
 def test_constant_and_empty_series_are_left_out_and_named(truth):

@@ -21,10 +21,11 @@ from latentfactors.errors import (
 )
 from latentfactors.neural import require_deep
 from latentfactors.neural.alignment import align_members, living_members, principal_turn
-from latentfactors.neural.batch_norm import batch_forward
+from latentfactors.neural.batch_norm import batch_forward, normalised
 from latentfactors.neural.batches import bucket, padded_order, period_batches, row_batches
 from latentfactors.neural.config import OptimiserSpec
-from latentfactors.neural.perceptron import forward, fresh_layers, fresh_parameters
+from latentfactors.neural.ensemble import remembered
+from latentfactors.neural.perceptron import activate, forward, fresh_layers, fresh_parameters
 from latentfactors.neural.primitive import Ensemble, GradientStep, Objective, train
 from latentfactors.simulate import characteristic_panel
 
@@ -234,6 +235,73 @@ def test_both_readings_of_the_network_are_the_formula():
     np.testing.assert_allclose(
         forward(z.astype(np.float64), exact, new), dense_network(z, exact, moments), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_backward_pass_of_batch_norm_is_the_derivative(activation):
+    rng = np.random.default_rng(11)
+    u = jnp.asarray(rng.normal(size=(4, 30)) * [[1.0], [3.0], [0.2], [1.0]] + 0.5, dtype=jnp.float32)
+    gain, bias = (jnp.asarray(rng.normal(size=4), dtype=jnp.float32) for _ in range(2))
+    mask = jnp.asarray(np.arange(30) < 24, dtype=jnp.float32)
+    target = jnp.asarray(rng.normal(size=(4, 30)), dtype=jnp.float32)
+
+    def plain(u, gain, bias, share):
+        mean = u @ share
+        variance = ((u - mean[:, None]) ** 2) @ share
+        x = (u - mean[:, None]) / jnp.sqrt(variance + 1e-5)[:, None]
+        return activate(gain[:, None] * x + bias[:, None], activation)
+
+    def loss(layer):
+        return lambda u, gain, bias: jnp.vdot(target * mask, layer(u, gain, bias, mask / mask.sum()) ** 2)
+
+    ours = loss(lambda *args: normalised(*args, activation)[0])
+    with jax.default_matmul_precision("float32"):
+        expected = jax.grad(loss(plain), argnums=(0, 1, 2))(u, gain, bias)
+        for found in (
+            jax.grad(ours, argnums=(0, 1, 2))(u, gain, bias),
+            # under vmap, as members of an ensemble run
+            jax.tree.map(
+                lambda leaf: leaf[1],
+                jax.vmap(jax.grad(ours, argnums=(0, 1, 2)))(
+                    *(jnp.stack([0 * a, a]) for a in (u, gain, bias))
+                ),
+            ),
+        ):
+            for name, a, b in zip(("u", "gain", "bias"), found, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_members_that_share_their_inputs_are_read_in_one_product():
+    rng = np.random.default_rng(12)
+    sizes, z = (5, 8, 6, 3), rng.normal(size=(20, 5))
+    each = [
+        {name: a.astype(np.float64) for name, a in fresh_parameters(rng, sizes, True).items()} for _ in "abc"
+    ]
+    layers = {
+        name: rng.uniform(0.5, 1.0, size=a.shape) for name, a in fresh_layers(sizes, batch_norm=True).items()
+    }
+    stacked = {name: np.stack([parameters[name] for parameters in each]) for name in each[0]}
+    joined = forward(z, stacked, {name: np.stack([a] * 3) for name, a in layers.items()})
+    assert joined.shape == (3, 20, 3)
+    for found, parameters in zip(joined, each, strict=True):
+        np.testing.assert_allclose(found, forward(z, parameters, layers), rtol=1e-12, atol=1e-14)
+
+
+def test_loadings_are_kept_for_a_second_reading_where_there_is_room(monkeypatch):
+    calls = []
+
+    def own(rows):
+        calls.append(rows.start)
+        return np.full((2, rows.stop - rows.start, 1), float(rows.start))
+
+    for most, expected in ((100, [0, 3]), (19, [0, 3, 0, 3])):
+        calls.clear()
+        monkeypatch.setattr("latentfactors.neural.ensemble._MOST_REMEMBERED", most)
+        read = remembered(own, n_members=2, n_rows=10, n_factors=1)
+        for _ in range(2):
+            for rows in (slice(0, 3), slice(3, 10)):
+                np.testing.assert_array_equal(read(rows), np.full((2, rows.stop - rows.start, 1), rows.start))
+        assert calls == expected
 
 
 def test_a_network_without_hidden_layers_is_linear():

@@ -9,7 +9,8 @@ Identification   f_t, an invertible linear map of the codes g_t: E f = 0, Var(f_
                  the network found: other restarts may bend them
 Estimation       Algorithm 1: pre-training, then an autoencoder with noise drawn from the idiosyncratic terms
                  and those terms from what it leaves, in turns; best of several restarts; then the last layer
-                 by generalised least squares given the terms' persistence, the VAR by least squares
+                 by generalised least squares given the terms' persistence, the VAR by least squares; if asked
+                 for, iterations of quasi-maximum likelihood from there
 Factors          `extract`: the filter (exact for a linear decoder, unscented otherwise); `smooth`: given the
                  whole panel; `encode`: the codes themselves
 Forecast         native: every series and the factors, any horizon >= 0, densities included
@@ -47,6 +48,7 @@ from latentfactors.errors import ConfigurationError, InsufficientDataError
 from latentfactors.estimator import at_least, check_number
 from latentfactors.history import History
 from latentfactors.kernels.code_dynamics import CodeDynamics, code_dynamics
+from latentfactors.kernels.code_likelihood import towards_likelihood
 from latentfactors.kernels.static import factor_names
 from latentfactors.neural import require_deep
 from latentfactors.neural.code_network import CodeNetwork, aggregated, filtered_codes
@@ -97,6 +99,10 @@ class D2FMConfig:
     loadings
         Of the state space on the trained codes, with a linear decoder: "gls" (given phi, in turns with phi),
         or "least_squares" (as printed). The same for iid terms.
+    likelihood_iterations
+        Of quasi-maximum likelihood on the state space of a linear decoder, started at the codes' law; 0:
+        none, as printed. With few series the codes are noisy and 50 help much; to the end, they lead to the
+        linear dynamic factor model.
     n_draws
         Draws of the noise over which codes are averaged.
     epochs_per_iteration
@@ -140,6 +146,7 @@ class D2FMConfig:
     input_lags: int = 0
     idiosyncratic: Literal["ar1", "iid"] = "ar1"
     loadings: Literal["gls", "least_squares"] = "gls"
+    likelihood_iterations: int = 0
     n_draws: int = 50
     epochs_per_iteration: int = 100
     max_iterations: int = 20
@@ -157,7 +164,14 @@ class D2FMConfig:
     def __post_init__(self) -> None:
         for name in ("n_factors", "factor_lags", "n_draws", "epochs_per_iteration", "n_restarts"):
             at_least(name, getattr(self, name), 1)
-        for name in ("input_lags", "max_iterations", "pretraining_epochs", "min_complete_rows", "seed"):
+        for name in (
+            "input_lags",
+            "likelihood_iterations",
+            "max_iterations",
+            "pretraining_epochs",
+            "min_complete_rows",
+            "seed",
+        ):
             at_least(name, getattr(self, name), 0)
         at_least("batch_size", self.batch_size, 2)
         for name, positive in (("tolerance", True), ("learning_rate", True), ("dynamics_weight", False)):
@@ -174,6 +188,11 @@ class D2FMConfig:
         object.__setattr__(self, "hidden_units", tuple(self.hidden_units))
         for each in self.hidden_units:
             at_least("hidden_units", each, 1)
+        if self.likelihood_iterations and self.decoder != "linear":
+            raise ConfigurationError(
+                f"likelihood_iterations={self.likelihood_iterations} needs decoder='linear', got "
+                f"{self.decoder!r}: the likelihood behind a nonlinear decoder has no closed form"
+            )
         if self.pretraining_epochs == 0 and self.max_iterations == 0:
             raise ConfigurationError("pretraining_epochs=0 and max_iterations=0 train nothing: raise one")
 
@@ -193,7 +212,8 @@ class D2FMEstimates(DecodedEstimates):
     ----------
     network : encoder and decoder, of inputs (value - input_location) / scale
     input_location : (n,) input units
-    code_mean, code_map : (r,), (r, r): g = code_mean + code_map f
+    code_mean, code_map : (r,), (r, r): g = code_mean + code_map f; the least squares of g on f where the
+        state space was moved towards its likelihood
     """
 
     network: CodeNetwork
@@ -285,6 +305,16 @@ class D2FMModel(ConditionalModel[D2FMConfig, D2FMEstimates]):
         with threadpool_limits(limits=1, user_api="blas"):
             found = fit_autoencoder(values, weights, DenoisingOptions(**options))
             law = self._law(found, values, weights)
+            path: tuple[float, ...] = ()
+            if config.likelihood_iterations:
+                law, path = towards_likelihood(
+                    law,
+                    found.codes,
+                    values,
+                    weights,
+                    autoregressive=config.autoregressive,
+                    max_iterations=config.likelihood_iterations,
+                )
         parameters = law.parameters
         estimates = D2FMEstimates(
             series=labels,
@@ -302,7 +332,7 @@ class D2FMModel(ConditionalModel[D2FMConfig, D2FMEstimates]):
             code_map=law.code_map,
             training=History(panel.times, wide),
         )
-        return estimates, _summarise(found, law, config, warnings)
+        return estimates, _summarise(found, law, path, config, warnings)
 
     def _extract(self, panel: Panel, estimates: D2FMEstimates) -> LatentFactorState:
         names, span, who = factor_names(self.config.n_factors), self.fitted.span, type(self).__name__
@@ -365,7 +395,11 @@ class D2FMModel(ConditionalModel[D2FMConfig, D2FMEstimates]):
 
 
 def _summarise(
-    found: Denoised, law: CodeDynamics, config: D2FMConfig, warnings: tuple[str, ...]
+    found: Denoised,
+    law: CodeDynamics,
+    path: tuple[float, ...],
+    config: D2FMConfig,
+    warnings: tuple[str, ...],
 ) -> FitSummary:
     if found.splined and config.pretraining_epochs:
         warnings = (
@@ -388,6 +422,7 @@ def _summarise(
             "loss": found.loss[-1],
             "worst_restart_loss": float(found.restart_losses.max()),
             "n_complete_months": float(found.n_complete),
+            **({"loglikelihood": path[-1], "loglikelihood_of_codes": path[0]} if path else {}),
         },
         warnings=warnings,
     )
