@@ -3,11 +3,12 @@
     python benchmarks/neural.py [--epochs 8] [--members 10] [--repeats 3] [--ml4t /path/to/its/python]
 
 One peer is torch in eager mode (2.13.0 was measured), where it is installed: the same network, loss,
-optimiser and batches, one member after another, one thread. The other is the autoencoder of ml4t-models, run
-by the interpreter of an environment that has it (it needs Python 3.12 and torch), in a process of its own and
-in turns with ours; its minibatches are rows of all periods, so it is given batches of as many rows. CPU
-seconds, because all use threads differently. Ours is the whole `fit`: portfolios, training, alignment of
-members, identification; so is theirs.
+optimiser and batches, one member after another, one thread. It trains and does nothing else, so beside our
+whole `fit` (portfolios, training, alignment of members, identification) stands what our epochs alone take: as
+many times the mean of all but the first. The other peer is the autoencoder of ml4t-models, run by the
+interpreter of an environment that has it (it needs Python 3.12 and torch), in a process of its own and in
+turns with ours; its minibatches are rows of all periods, so it is given batches of as many rows, and its fit
+is whole as well. CPU seconds, because all use threads differently.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -141,30 +143,49 @@ def cpu_seconds(call) -> float:
     return time.process_time() - began
 
 
+def with_epochs(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of a fit, and of its epochs alone, by the mean of all but the first."""
+    from latentfactors import watch
+
+    clock: list[tuple[float, int]] = []
+
+    def look(report) -> None:
+        clock.append((time.process_time(), report.epochs))
+
+    with watch(look):
+        whole = cpu_seconds(call)
+    (first, epochs), (last, _) = clock[0], clock[-1]
+    return whole, (last - first) / (epochs - 1) * epochs
+
+
 def training(panel, epochs: int, members: int, repeats: int) -> list[tuple[object, ...]]:
     """Ours by both axes and torch, in turns, after compilation."""
     has_torch = importlib.util.find_spec("torch") is not None
     rows: list[tuple[object, ...]] = []
     for batch in (1, 12):
-        calls = {
-            "CAEModel.fit, vmap": lambda b=batch: fit_once(panel, epochs, members, b),
-            "CAEModel.fit, map": lambda b=batch: fit_once(panel, epochs, members, b, "map"),
+        ours = {
+            axis: (lambda b=batch, a=axis: fit_once(panel, epochs, members, b, a)) for axis in ("vmap", "map")
         }
-        if has_torch:
-            import torch
-
-            torch.set_num_threads(1)
-            calls["torch eager, 1 thread"] = lambda b=batch: torch_loop(panel, epochs, members, b)
-        for name in calls:
-            if not name.startswith("torch"):
-                calls[name]()
-        taken = {name: [] for name in calls}
+        taken: dict[str, list[float]] = {}
+        for call in ours.values():
+            call()
         for _ in range(repeats):
-            for name, call in calls.items():
-                taken[name].append(cpu_seconds(call))
+            for axis, call in ours.items():
+                whole, alone = with_epochs(call)
+                taken.setdefault(f"CAEModel.fit, {axis}", []).append(whole)
+                taken.setdefault(f"its epochs alone, {axis}", []).append(alone)
+            if has_torch:
+                import torch
+
+                torch.set_num_threads(1)
+                seconds = cpu_seconds(lambda b=batch: torch_loop(panel, epochs, members, b))
+                taken.setdefault("torch eager, 1 thread", []).append(seconds)
         middle = {name: median(times) for name, times in taken.items()}
-        base = middle["CAEModel.fit, vmap"]
-        rows += [(name, batch, f"{each:.1f}", f"{each / base:.2f}") for name, each in middle.items()]
+        whole, alone = middle["CAEModel.fit, vmap"], middle["its epochs alone, vmap"]
+        rows += [
+            (name, batch, f"{each:.1f}", f"{each / whole:.2f}", f"{each / alone:.2f}")
+            for name, each in middle.items()
+        ]
     return rows
 
 
@@ -253,8 +274,9 @@ def main() -> None:
     if fresh is not None:
         if not arguments.only_compile:
             print(f"CPU seconds, {turns}.\n")
+            heads = ("training", "periods a batch", "CPU s", "times fit, vmap", "times epochs, vmap")
             table = training(panel, epochs, members, arguments.repeats)
-            print(markdown_table(("training", "periods a batch", "CPU s", "times vmap"), table) + "\n")
+            print(markdown_table(heads, table) + "\n")
         print("Each in a process of its own: tracing and compiling as JAX times it, wall seconds of the fit,")
         print("peak memory.\n")
         print(markdown_table(("case", "compile s", "fit s", "peak GB"), fresh))
