@@ -2,10 +2,10 @@
 
 python studies/d2fm_loadings.py [--quick] [--factors 2] [--every 3] [--restarts 1]
 
-One trained network a year, three state spaces on its codes: the printed one, whose loadings are least squares;
-the default, whose loadings are generalised least squares given the persistence of each series' own term; and
-that one after 50 iterations of quasi-maximum likelihood. The linear dynamic factor model with as many factors
-stands beside them.
+One trained network a year, three state spaces on its codes: the printed one, whose loadings are least
+squares; the default, whose loadings are generalised least squares given the persistence of each series' own
+term; and that one after 50 iterations of quasi-maximum likelihood. The linear dynamic factor model with as
+many factors stands beside them.
 """
 
 from __future__ import annotations

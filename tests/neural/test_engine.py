@@ -21,12 +21,13 @@ from latentfactors.errors import (
 )
 from latentfactors.neural import require_deep
 from latentfactors.neural.alignment import align_members, living_members, principal_turn
-from latentfactors.neural.batch_norm import batch_forward, normalised
+from latentfactors.neural.batch_norm import batch_forward, batch_hidden, normalised
 from latentfactors.neural.batches import bucket, padded_order, period_batches, row_batches
 from latentfactors.neural.config import OptimiserSpec
 from latentfactors.neural.ensemble import remembered
 from latentfactors.neural.perceptron import activate, forward, fresh_layers, fresh_parameters
 from latentfactors.neural.primitive import Ensemble, GradientStep, Objective, train
+from latentfactors.neural.rows import input_sums
 from latentfactors.simulate import characteristic_panel
 
 
@@ -269,6 +270,53 @@ def test_the_backward_pass_of_batch_norm_is_the_derivative(activation):
         ):
             for name, a, b in zip(("u", "gain", "bias"), found, expected, strict=True):
                 np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_moments_of_the_inputs_stand_in_for_a_pass_over_the_rows():
+    rng = np.random.default_rng(13)
+    parameters = fresh_parameters(rng, (5, 8, 6, 3), batch_norm=True)
+    parameters = {
+        name: a + 0.1 * rng.normal(size=a.shape).astype(np.float32) for name, a in parameters.items()
+    }
+    layers = fresh_layers((5, 8, 6, 3), batch_norm=True)
+    z, mask = rng.normal(size=(60, 5)) + 0.3, (np.arange(60) < 50).astype(np.float32)
+    inputs = tuple(
+        jnp.asarray(each, dtype=jnp.float32) for each in (z[:50].mean(axis=0), np.cov(z[:50].T, bias=True))
+    )
+    z, target = jnp.asarray(z, dtype=jnp.float32), jnp.asarray(rng.normal(size=(6, 60)), dtype=jnp.float32)
+
+    def loss(parameters, inputs):
+        hidden, new = batch_hidden(z, jnp.asarray(mask), parameters, layers, inputs=inputs)
+        return jnp.vdot(target * mask, hidden**2), new
+
+    with jax.default_matmul_precision("float32"):
+        (plain, new), gradient = jax.value_and_grad(loss, has_aux=True)(parameters, None)
+        (given, known), found = jax.value_and_grad(loss, has_aux=True)(parameters, inputs)
+    assert float(given) == pytest.approx(float(plain), rel=1e-5)
+    for name in new:
+        np.testing.assert_allclose(known[name], new[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    for name in ("weight_0", "gain_0", "bias_0", "weight_1"):
+        np.testing.assert_allclose(found[name], gradient[name], rtol=1e-3, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(("batch", "given"), [(1, False), (8, True)])
+def test_training_with_and_without_sums_of_inputs_is_the_same(monkeypatch, batch, given):
+    """Batches of 8 x 40 rows of 4 characteristics pay, those of 40 do not."""
+    panel = characteristic_panel(n_periods=24, n_assets=40, n_factors=2, n_characteristics=4, seed=1).panel
+    training = TrainingConfig(epochs=1, batch=batch)
+    model = CAEModel(CAEConfig(n_factors=2, architecture=(6,), training=training))
+    data = model._rows(panel)
+    found = input_sums(data, batch)
+    assert bool(found) is given
+    for name, expected in (("sums", "rl->l"), ("squares", "rl,rm->lm")) if given else ():
+        rows = data.z[data.offsets[3] : data.offsets[4]].astype(np.float64)
+        operands = (rows,) if name == "sums" else (rows, rows)
+        np.testing.assert_allclose(found[name][3], np.einsum(expected, *operands), rtol=1e-5, atol=1e-5)
+    model.fit(panel)
+    monkeypatch.setattr("latentfactors.models.cae.input_sums", lambda data, batch: {})
+    plain = CAEModel(model.config)
+    plain.fit(panel)
+    np.testing.assert_allclose(model.summary.objective, plain.summary.objective, rtol=1e-4 if given else 0.0)
 
 
 def test_members_that_share_their_inputs_are_read_in_one_product():

@@ -45,6 +45,7 @@ from latentfactors.neural.rows import (
     FlatRows,
     fit_metrics,
     flat_rows,
+    input_sums,
     managed_portfolios,
     residual_variance,
     row_digest,
@@ -241,7 +242,10 @@ class CAEModel(NetworkModel[CAEConfig, CAEEstimates]):
         with policy.device_scope(config):
             by_period = config.batch_unit == "periods"
             cut = batches.period_batches if by_period else batches.row_batches
-            rows, n_steps = cut({"z": data.z, "r": data.r}, {"x": data.x}, data.offsets, config.batch)
+            periods = {"x": data.x}
+            if by_period and self.config.batch_norm and self.config.hidden_units:
+                periods |= input_sums(data, config.batch)
+            rows, n_steps = cut({"z": data.z, "r": data.r}, periods, data.offsets, config.batch)
             trained = policy.fit_members(
                 ConditionalAutoencoder(self.config.l1_penalty, self.config.factors == "projection"),
                 self._start(data),

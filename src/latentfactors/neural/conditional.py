@@ -21,8 +21,9 @@ _JITTER = 1e-6
 class ConditionalAutoencoder(ValidatedObjective):
     """Mean of (r - beta(z)'(x W))^2 over the batch's rows, plus `l1` times the sum of absolute weights.
 
-    Batches carry `z` (B, n, L) and `r` (B, n) by row, `x` (B, Q) by period. Validation errors use the factors
-    that the fitted model will use: the cross-section's least squares with `projection`, else the network's.
+    Batches carry `z` (B, n, L) and `r` (B, n) by row, `x` (B, Q) by period, and where it pays `sums` (B, L)
+    and `squares` (B, L, L) of z. Validation errors use the factors that the fitted model will use: the
+    cross-section's least squares with `projection`, else the network's.
     """
 
     l1: float = eqx.field(static=True)
@@ -33,7 +34,11 @@ class ConditionalAutoencoder(ValidatedObjective):
         z, r = batch.rows["z"], batch.rows["r"]
         n_periods, n, _ = z.shape
         hidden, layers = batch_hidden(
-            z.reshape(n_periods * n, -1), batch.mask.reshape(-1), parameters, layers
+            z.reshape(n_periods * n, -1),
+            batch.mask.reshape(-1),
+            parameters,
+            layers,
+            inputs=_moments(batch),
         )
         # beta'f = h'(W f) + b'f: one vector a period in place of K loadings a row
         factors, last = batch.periods["x"] @ parameters["factor_weight"], depth(parameters)
@@ -63,3 +68,12 @@ class ConditionalAutoencoder(ValidatedObjective):
             factors = batch.periods["x"] @ parameters["factor_weight"]
         error = r - jnp.einsum("bnk,bk->bn", loadings, factors)
         return jnp.stack([jnp.vdot(error, error), jnp.vdot(r, r)])
+
+
+def _moments(batch: Batch) -> tuple[jax.Array, jax.Array] | None:
+    """Mean (L,) and covariance (L, L) of the batch's characteristics from those sums of its periods."""
+    if "squares" not in batch.periods:
+        return None
+    n = batch.mask.sum()
+    mean = batch.periods["sums"].sum(axis=0) / n
+    return mean, batch.periods["squares"].sum(axis=0) / n - jnp.outer(mean, mean)

@@ -86,7 +86,10 @@ def depth(parameters: Mapping[str, Any]) -> int:
 
 def activate(h: Any, activation: Activation) -> Any:
     """max(h, 0) or tanh(h) of NumPy or JAX arrays."""
-    return h * (h > 0) if activation == "relu" else h.__array_namespace__().tanh(h)
+    if activation == "tanh":
+        return h.__array_namespace__().tanh(h)
+    # to JAX the derivative of a maximum is 1/2 where both are equal, here it has to be 0
+    return np.maximum(h, 0.0) if isinstance(h, np.ndarray) else h * (h > 0)
 
 
 def forward(

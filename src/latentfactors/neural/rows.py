@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,20 @@ from latentfactors.kernels.scores import r_squared
 from latentfactors.kernels.sufficient import PanelStatistics
 from latentfactors.panel import Panel
 
-__all__ = ["FlatRows", "fit_metrics", "flat_rows", "managed_portfolios", "residual_variance", "row_digest"]
+__all__ = [
+    "FlatRows",
+    "fit_metrics",
+    "flat_rows",
+    "input_sums",
+    "managed_portfolios",
+    "residual_variance",
+    "row_digest",
+]
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
 _BLOCK = 1 << 11  # rows that stay in a cache
+_ROWS_THAT_PAY = 16  # a characteristic and batch: at 8 the pass over rows is as fast
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,6 +137,23 @@ def managed_portfolios(statistics: PanelStatistics) -> FloatArray:
     scaled = statistics.grams * shrink[:, :, None] * shrink[:, None, :]
     inverse = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True)
     return shrink * np.einsum("tlm,tm->tl", inverse, shrink * statistics.crosses)
+
+
+def input_sums(data: FlatRows, batch: int) -> dict[str, SingleArray]:
+    """Sums (T, L) and sums of squares (T, L, L) of every period's characteristics, or nothing.
+
+    They give batch norm the moments of the first layer without a pass over rows. That pays where a batch of
+    `batch` periods has many rows a characteristic.
+    """
+    n_periods, width = data.offsets.size - 1, data.z.shape[1]
+    rows = len(data.z) / n_periods
+    if width > rows or _ROWS_THAT_PAY * width > rows * min(batch, n_periods):
+        return {}
+    sums, squares = np.empty((n_periods, width), np.float32), np.empty((n_periods, width, width), np.float32)
+    for p, (first, last) in enumerate(pairwise(data.offsets.tolist())):
+        z = data.z[first:last]
+        sums[p], squares[p] = z.sum(axis=0), z.T @ z
+    return {"sums": sums, "squares": squares}
 
 
 def row_digest(*parts: FlatRows | None) -> str:
