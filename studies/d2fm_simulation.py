@@ -21,6 +21,7 @@ import numpy as np
 from _common import HERE, OUTPUT, arguments, machine, number, table, write_section
 
 from latentfactors import D2FMConfig, D2FMModel, DFMConfig, DynamicFactorModel, Panel, PCAConfig, PCAModel
+from latentfactors.errors import InsufficientDataError
 from latentfactors.simulate import SimulatedDynamicPanel, dynamic_factor_panel, trace_r_squareds
 
 KEPT = OUTPUT / "d2fm_simulation.csv"
@@ -109,18 +110,26 @@ def linear(n_factors: int) -> DynamicFactorModel:
 
 
 def components(panel: Panel, n_factors: int) -> np.ndarray:
-    """(T, K) principal components of standardised series; posterior means where cells are missing."""
+    """(T, K) principal components of standardised series; posterior means where cells are missing.
+
+    NaN where no months, or too few, show as many series as there are factors.
+    """
     wide = panel.wide()
     wide = (wide - np.nanmean(wide, axis=0)) / np.nanstd(wide, axis=0)
     model = PCAModel(PCAConfig(n_factors=n_factors, probabilistic=True, min_observed=n_factors))
     standardised = panel.with_values(panel.index.gather(wide))
-    model.fit(standardised)
+    try:
+        model.fit(standardised)
+    except InsufficientDataError:
+        return np.full((len(wide), n_factors), np.nan)
     return model.extract(standardised).factor_returns
 
 
 def scores(truth: SimulatedDynamicPanel, factors: np.ndarray) -> dict[str, float]:
     """Three metrics and the share of periods that have factors."""
     seen = np.isfinite(factors).all(axis=1).mean()
+    if seen == 0.0:
+        return {**dict.fromkeys(METRICS, np.nan), "periods": 0.0}
     return {**trace_r_squareds(truth.features, factors), "periods": float(seen)}
 
 
