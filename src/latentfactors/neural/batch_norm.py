@@ -66,7 +66,9 @@ def batch_hidden(
             continue
         gain = parameters[f"gain_{j}"]
         if j == 0 and inputs is not None:
+            # rounding may leave the variance of a unit that hardly moves below 0
             mean, variance = inputs[0] @ weight, ((inputs[1] @ weight) * weight).sum(axis=0)
+            variance = jnp.maximum(variance, 0.0)
             scale = gain * (variance + EPSILON) ** -0.5
             h = activate((weight * scale).T @ h + (bias - mean * scale)[:, None], activation)
         else:
