@@ -298,6 +298,40 @@ def table_one_lines(runs: Runs, printed: dict[Cell, tuple[float, float]]) -> lis
     return out
 
 
+def kinds_table(runs: Runs, kind: str, printed: dict[Cell, tuple[float, float]]) -> str:
+    """Cells by r and n: means of the medians, and how many are .02 ahead of or behind the DFM."""
+    kinds = [(r, n) for r in (1, 3) for n in (10, 100)]
+    groups = [[c for c in runs if (c.measurement, c.r, c.n) == (kind, *each)] for each in kinds]
+
+    def medians(cells: list[Cell], method: str, metric: str) -> np.ndarray:
+        return np.array([float(np.median(of(runs, cell, method, metric))) for cell in cells])
+
+    def mean(values: np.ndarray) -> str:
+        return number(float(np.mean(values)), 3) if values.size else "–"
+
+    lines = [["cells", *(str(len(cells)) for cells in groups)]]
+    for metric in ("printed", "intercept"):
+        lines += [
+            [f"{method}: {metric}", *(mean(medians(cells, method, metric)) for cells in groups)]
+            for method in METHODS[1:]
+        ]
+        for method in METHODS[2:]:
+            ahead = [medians(cells, method, metric) - medians(cells, "DFM", metric) for cells in groups]
+            counts = (f"{(gap > 0.02).sum()} / {(gap < -0.02).sum()}" for gap in ahead)
+            lines.append([f"{method}: {metric}, .02 ahead of DFM / behind it", *counts])
+    known = [[cell for cell in cells if cell in printed] for cells in groups]
+    for j, method in enumerate(("D2FM", "DFM")):
+        values = [np.array([printed[cell][j] for cell in cells]) for cells in known]
+        lines.append([f"{method}: in print", *map(mean, values)])
+        if method == "D2FM":
+            off = [
+                np.abs(medians(cells, method, "printed") - each)
+                for cells, each in zip(known, values, strict=True)
+            ]
+            lines.append(["D2FM: within .05 of print", *(str((each <= 0.05).sum()) for each in off)])
+    return table(["means over cells", *(f"r={r}, n={n}" for r, n in kinds)], lines)
+
+
 def said(holds: bool) -> str:
     return "holds" if holds else "does not hold"
 
@@ -397,6 +431,7 @@ def page(runs: Runs, restarts: int, data: Path, noise: str, loadings: str, times
     parts = [HEAD.format(command=command, restarts=restarts, iterations=LIKELIHOOD_ITERATIONS)]
     for number_, kind in ((1, "linear"), (2, "nonlinear")):
         parts += [f"### Table {number_}: {kind} process", median_table(runs, kind, printed)]
+        parts += [kinds_table(runs, kind, printed)]
     parts += ["### Table 1: D2FM within .02 of the DFM", "\n".join(table_one_lines(runs, printed))]
     bars = bar_lines(runs)
     if bars:

@@ -518,6 +518,11 @@ CAE_CONFIGS = {
     ),
 }
 
+# as many steps, each with the rows it takes for sums of inputs to stand in for a pass over them: `input_sums`
+CAE_CONFIGS["CAE2, batches of three"] = replace(
+    CAE_CONFIGS["CAE2"], training=replace(CAE_CONFIGS["CAE2"].training, batch=3, epochs=60)
+)
+
 NEURIF_CONFIGS = {
     "NeurIF": NeurIFConfig(
         n_factors=2,
@@ -561,15 +566,6 @@ D2FM_CONFIGS = {
         max_iterations=3,
         n_draws=10,
     ),
-    "linear decoder, likelihood": D2FMConfig(
-        n_factors=2,
-        hidden_units=(8,),
-        likelihood_iterations=20,
-        epochs_per_iteration=30,
-        pretraining_epochs=60,
-        max_iterations=3,
-        n_draws=10,
-    ),
     "symmetric decoder": D2FMConfig(
         n_factors=2,
         hidden_units=(6,),
@@ -580,6 +576,7 @@ D2FM_CONFIGS = {
         n_draws=10,
     ),
 }
+D2FM_CONFIGS["linear decoder, likelihood"] = replace(D2FM_CONFIGS["linear decoder"], likelihood_iterations=20)
 
 GIVEN = ("mkt", "smb")
 OBSERVED_CONFIGS = {

@@ -209,13 +209,18 @@ def dense_network(z, parameters, moments):
     return h @ parameters[f"weight_{last}"] + parameters[f"bias_{last}"]
 
 
+def moved_network(rng, sizes):
+    """Parameters away from their start, where gains are 1 and biases 0; and fresh layers."""
+    parameters = {
+        name: a + 0.1 * rng.normal(size=a.shape).astype(np.float32)
+        for name, a in fresh_parameters(rng, sizes, batch_norm=True).items()
+    }
+    return parameters, fresh_layers(sizes, batch_norm=True)
+
+
 def test_both_readings_of_the_network_are_the_formula():
     rng = np.random.default_rng(4)
-    parameters = fresh_parameters(rng, (5, 8, 6, 3), batch_norm=True)
-    parameters = {
-        name: a + 0.1 * rng.normal(size=a.shape).astype(np.float32) for name, a in parameters.items()
-    }
-    layers = fresh_layers((5, 8, 6, 3), batch_norm=True)
+    parameters, layers = moved_network(rng, (5, 8, 6, 3))
     z, mask = rng.normal(size=(40, 5)).astype(np.float32), (np.arange(40) < 30).astype(np.float32)
     moments, h = [], z[:30].astype(np.float64)
     for j in range(2):
@@ -274,11 +279,7 @@ def test_the_backward_pass_of_batch_norm_is_the_derivative(activation):
 
 def test_moments_of_the_inputs_stand_in_for_a_pass_over_the_rows():
     rng = np.random.default_rng(13)
-    parameters = fresh_parameters(rng, (5, 8, 6, 3), batch_norm=True)
-    parameters = {
-        name: a + 0.1 * rng.normal(size=a.shape).astype(np.float32) for name, a in parameters.items()
-    }
-    layers = fresh_layers((5, 8, 6, 3), batch_norm=True)
+    parameters, layers = moved_network(rng, (5, 8, 6, 3))
     z, mask = rng.normal(size=(60, 5)) + 0.3, (np.arange(60) < 50).astype(np.float32)
     inputs = tuple(
         jnp.asarray(each, dtype=jnp.float32) for each in (z[:50].mean(axis=0), np.cov(z[:50].T, bias=True))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,6 @@ from latentfactors.panel import Panel
 from latentfactors.results import FactorWeights
 from latentfactors.state import ConditionalLoadings, Factors, FitSummary, LatentFactorState
 from latentfactors.validate import check_whole, count
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ARCHITECTURES", "CAEConfig", "CAEEstimates", "CAEModel"]
 
